@@ -1,0 +1,256 @@
+"""The catalogue: walks the part folders on first need, refuses duplicates, looks names up.
+
+Discovery is the walk. A file under `netwright/<kind folder>/<family>/` declares PART, or PARTS for a collection;
+installed distributions add theirs through the entry-point group `netwright.parts`.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.metadata
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from netwright.kinds import Kind
+from netwright.names import unknown
+from netwright.part import BadInput, NetwrightError, Part, UnknownName
+
+GROUP = "netwright.parts"
+ROOT = Path(__file__).parent
+_broken: dict[str, str] = {}
+
+
+@cache
+def kinds() -> dict[str, Kind]:
+    """Every kind by name, found by walking netwright/kinds."""
+    import netwright.kinds as package
+
+    found = [importlib.import_module(f"netwright.kinds.{m.name}").KIND for m in pkgutil.iter_modules(package.__path__)]
+    return {kind.name: kind for kind in found}
+
+
+def declared(module: Any) -> tuple[Part, ...]:
+    """What a module declares: PART, or PARTS."""
+    if hasattr(module, "PARTS"):
+        return tuple(module.PARTS)
+    return (module.PART,) if hasattr(module, "PART") else ()
+
+
+def _house() -> Iterable[Part]:
+    for kind in kinds().values():
+        folder = ROOT / kind.folder
+        for path in sorted(folder.glob("*/*.py")):
+            if path.name.startswith("_"):
+                continue
+            module = importlib.import_module(f"netwright.{kind.folder}.{path.parent.name}.{path.stem}")
+            parts = declared(module)
+            if not parts:
+                raise NetwrightError(f"{path.relative_to(ROOT.parent)} declares neither PART nor PARTS")
+            yield from parts
+
+
+def _plugins() -> Iterable[Part]:
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.name
+        try:
+            value = entry.load()
+            parts = (value,) if isinstance(value, Part) else declared(value) if inspect.ismodule(value) else tuple(value)
+            for part in parts:
+                if not isinstance(part, Part):
+                    raise BadInput(f"{part!r} is not a Part")
+                object.__setattr__(part, "origin", origin)
+                yield part
+        except Exception as error:  # a plug-in's own code: whatever it raises must not take the house down
+            _broken[f"{entry.name} ({origin})"] = f"{type(error).__name__}: {error}"
+
+
+@cache
+def _index() -> dict[str, Part]:
+    index: dict[str, Part] = {}
+    for part in _house():
+        if part.id in index:
+            raise NetwrightError(f"{part.id} is declared twice: {index[part.id].module} and {part.module}")
+        index[part.id] = part
+    for part in _plugins():
+        if part.id in index:
+            _broken[part.id] = f"{part.origin} declares {part.id}, which {index[part.id].origin} has; the newcomer is left out"
+        else:
+            index[part.id] = part
+    _refuse_cycles(index)
+    return index
+
+
+def _refuse_cycles(index: Mapping[str, Part]) -> None:
+    state: dict[str, int] = {}
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        if state.get(name) == 2:
+            return
+        if state.get(name) == 1:
+            raise NetwrightError(f"parts use each other in a circle: {' -> '.join((*trail, name))}")
+        state[name] = 1
+        for used in index[name].uses:
+            if used not in index:
+                raise unknown("part", used, index, owner=f"{name} (uses=)")
+            visit(used, (*trail, name))
+        state[name] = 2
+
+    for name in index:
+        visit(name, ())
+
+
+def broken() -> dict[str, str]:
+    """Plug-ins that could not be loaded: name -> what happened. The rest of the catalogue is unaffected."""
+    _index()
+    return dict(_broken)
+
+
+def parts(kind: str | None = None, search: str = "") -> list[Part]:
+    """All parts, or those of one kind, or those whose id or summary contains the text; sorted by id."""
+    if kind is not None and kind not in kinds():
+        raise unknown("kind", kind, kinds())
+    text = search.lower()
+    rows = [p for p in _index().values() if kind in (None, p.kind)]
+    return sorted((p for p in rows if text in f"{p.id} {p.summary} {p.paper.slug} {p.paper.title}".lower()), key=lambda p: p.id)
+
+
+def get(name: str, kind: str | None = None) -> Part:
+    """The part with this id ("activation/golu"), or with this name where only one kind has it ("golu").
+
+    Raises UnknownName with near names, or where the short name is ambiguous.
+    """
+    if not isinstance(name, str):
+        raise BadInput(f"a part is asked for by its name, a string; given {name!r}")
+    index = _index()
+    if name in index and kind in (None, index[name].kind):
+        return index[name]
+    hits = [p for p in index.values() if p.name == name and kind in (None, p.kind)]
+    if len(hits) == 1:
+        return hits[0]
+    if hits:
+        raise UnknownName(f"{name!r} is ambiguous; write {' or '.join(p.id for p in hits)}")
+    raise unknown(kind or "part", name, [p.id for p in index.values() if kind in (None, p.kind)])
+
+
+def parse(spec: str, kind: str | None = None) -> tuple[Part, dict[str, Any]]:
+    """"id:key=value,key=value" as the part and its options. Values are numbers, true, false, none, or text."""
+    name, _, tail = spec.partition(":")
+    return get(name.strip(), kind), parse_options(tail, spec)
+
+
+def parse_options(tail: str, spec: str = "") -> dict[str, Any]:
+    """"key=value,key=value" as a dict."""
+    options: dict[str, Any] = {}
+    for item in filter(None, (piece.strip() for piece in tail.split(","))):
+        key, eq, value = item.partition("=")
+        if not eq or not key.strip():
+            raise BadInput(f"{spec or tail!r}: {item!r} is not key=value")
+        options[key.strip()] = _value(value.strip())
+    return options
+
+
+def _value(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def make(spec: str, /, **options: Any) -> Any:
+    """Build a part: make("golu") is an nn.Module; make("swish:beta=2", channels=8) takes options either way."""
+    part, given = parse(spec)
+    return part.build(**(given | options))
+
+
+def module_getattr(kind: str, package: str) -> Callable[[str], Any]:
+    """A module `__getattr__` that finds the class of a part of one kind, e.g. netwright.activations.GoLU."""
+
+    def __getattr__(name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        classes: dict[str, Part] = {cls_name(part): part for part in parts(kind) if cls_name(part)}
+        if name not in classes:
+            raise AttributeError(str(unknown(f"{kind} class", name, classes, owner=package)))
+        part: Any = classes[name]
+        return part.module_type() if hasattr(part, "module_type") else part.cls
+
+    return __getattr__
+
+
+def cls_name(part: Any) -> str:
+    """The class name a part is importable under, or ''."""
+    cls = getattr(part, "cls", "")
+    return cls if isinstance(cls, str) else cls.__name__
+
+
+# Fingerprints ---------------------------------------------------------------------------------------------------------
+
+#: Keywords of a declaration that describe a part and don't change what it computes.
+_DESCRIPTION = frozenset({
+    "paper", "formula", "summary", "values", "examples", "limits", "identities", "claims", "deviations", "reference",
+    "reference_eval", "alias_of", "equals_at_init", "retired", "flops",
+})  # fmt: skip
+
+
+class _Strip(ast.NodeTransformer):
+    """Removes docstrings, descriptive keywords of declarations and functions nothing but them uses by name `reference`."""
+
+    def visit_Module(self, node: ast.Module) -> ast.Module:
+        self.generic_visit(node)
+        node.body = [n for n in node.body if not (isinstance(n, ast.FunctionDef) and n.name.startswith(("reference", "claim_")))]
+        return _without_docstring(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        self.generic_visit(node)
+        return _without_docstring(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        self.generic_visit(node)
+        return _without_docstring(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        self.generic_visit(node)
+        if any(k.arg == "paper" for k in node.keywords):  # only declarations have one
+            node.keywords = [k for k in node.keywords if k.arg not in _DESCRIPTION]
+        return node
+
+
+def _without_docstring(node: Any) -> Any:
+    first = node.body[0] if node.body else None
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        node.body = node.body[1:] or [ast.Pass()]
+    return node
+
+
+def source_hash(source: str) -> str:
+    """Hash of what the source does: its syntax tree without docstrings, comments and descriptive declarations."""
+    return hashlib.sha256(ast.dump(_Strip().visit(ast.parse(source))).encode()).hexdigest()[:16]
+
+
+def fingerprint(part: Part) -> str:
+    """Changes when what the part computes can have changed: its file, its family's _shared.py, the parts it uses.
+
+    A plug-in adds its distribution's version. A part without source needs the user's own `version=` (see netwright.task).
+    """
+    pieces = [part.origin if part.origin != "netwright" else ""]
+    module = importlib.import_module(part.module) if part.module != "__main__" else None
+    path = inspect.getsourcefile(module) if module is not None else None
+    if path is None:
+        raise BadInput(f"{part.id} has no source file to take a fingerprint of; put it in a file")
+    pieces.append(source_hash(Path(path).read_text(encoding="utf-8")))
+    shared = Path(path).with_name("_shared.py")
+    if shared.exists():
+        pieces.append(source_hash(shared.read_text(encoding="utf-8")))
+    pieces += [fingerprint(get(used)) for used in part.uses]
+    return hashlib.sha256("|".join(pieces).encode()).hexdigest()[:16]

@@ -1,0 +1,249 @@
+"""The kind `activation`: a pure function of a tensor, and what a user may rely on about it.
+
+Shape classes
+    elementwise  y[i] depends on x[i] only
+    rowwise      acts along the channel dim; the reference takes and returns a list
+    gated        two equal halves of the channel dim in, one out; fills the slot `mlp`, never `activation`
+    channels     y has ratio times the channels of x; the reference takes and returns a list
+    stateful     behaves differently in training and evaluation; brings its own module and two references
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from netwright.kinds import Kind
+from netwright.part import BadInput, Claim, Example, Identity, Learn, Option, Paper, Part
+
+SHAPES = ("elementwise", "rowwise", "gated", "channels", "stateful")
+LOW = (torch.float16, torch.bfloat16)
+
+
+@final
+@dataclass(frozen=True)
+class Tags:
+    """What holds at the default setting; names listed in `always` hold for all parameter values. Every tag is checked."""
+
+    shape: str = "elementwise"
+    smooth: bool = False  # the first derivative is continuous everywhere
+    monotone: bool = False  # never decreasing
+    odd: bool = False
+    even: bool = False
+    kinks: tuple[float, ...] = ()  # where the derivative jumps; empty exactly where smooth
+    delicate: bool = False  # half-precision inputs are computed in float32
+    exact_gradient: bool = True  # the backward is the derivative of the forward
+    scale_invariant: bool = False  # f(c x) = f(x) for c > 0
+    always: tuple[str, ...] = ()
+    no_dtypes: tuple[str, ...] = ()  # e.g. ("float16",): a dtype the kernel lacks
+    reasons: Mapping[str, str] | None = None  # why a check doesn't apply: {check name: reason}
+
+    def __post_init__(self) -> None:
+        if self.shape not in SHAPES:
+            raise BadInput(f"Tags shape={self.shape!r}; allowed: {', '.join(SHAPES)}")
+
+
+@final
+@dataclass(frozen=True)
+class ActivationPart(Part):
+    """An activation. Built by `activation(...)`; `part(x)` is not a thing: use `part.fn` or `part.build()`."""
+
+    fn: Callable[..., Tensor] = torch.relu
+    cls: str = ""
+    reference: Callable[..., Any] | None = None
+    reference_eval: Callable[..., Any] | None = None
+    learn: tuple[Learn, ...] = ()
+    values: Mapping[float, float] | None = None
+    examples: tuple[Example, ...] = ()
+    limits: tuple[float, float] | None = None  # of f at -inf and +inf; math.nan where there is none
+    ratio: float = 1.0  # channels out / channels in
+    flops: float = 1.0  # elementwise operations an output element, exponentials counted as one each
+    module_class: type[nn.Module] | None = None  # written by hand where a state needs it
+
+    @property
+    def kind(self) -> str:
+        return "activation"
+
+    def slots(self) -> tuple[str, ...]:
+        return ("mlp",) if self.tags.shape == "gated" else ("activation",)
+
+    def build(self, **options: Any) -> nn.Module:
+        """The module. Takes channels=, channel_dim=, fused=, per= and learnable= (if it learns), and the part's options."""
+        return self.module_type()(**options)
+
+    def module_type(self) -> type[nn.Module]:
+        """The part's nn.Module class, made once, so that pickle finds the same object it saved."""
+        known = _CLASSES.get(self.id)
+        if known is None or known[0] is not self:
+            known = _CLASSES[self.id] = (self, self.module_class or _generate(self))
+        return known[1]
+
+
+class Activation(nn.Module):
+    """Base of every generated activation module: holds the learnable parameters, calls the pure function.
+
+    Input: any shape with floating dtype. Output: the same shape (times `ratio` along channel_dim), the same dtype.
+    """
+
+    part: ActivationPart
+    no_decay: frozenset[str]
+
+    def _setup(self, channels: int | None, channel_dim: int, fused: bool, given: Mapping[str, Any]) -> None:
+        part = self.part
+        if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int) or channels < 1):
+            raise BadInput(f"{part.id}: channels={channels!r}; expected a whole number of at least 1")
+        if isinstance(channel_dim, bool) or not isinstance(channel_dim, int):
+            raise BadInput(f"{part.id}: channel_dim={channel_dim!r}; expected a whole number")
+        self.channels, self.channel_dim, self.fused = channels, channel_dim, bool(fused)
+        self.ratio = part.ratio
+        self.options = part.resolve(given)
+        per = self.options.pop("per", None)
+        learnable = self.options.pop("learnable", True)
+        self.per = per
+        self._inits: dict[str, Any] = {}
+        for item in part.learn:
+            init = self.options.pop(item.name, None)
+            if init is None:
+                init = item.init(self.options) if callable(item.init) else item.init
+            self._inits[item.name] = init
+            shape = (len(init),) if isinstance(init, tuple) else (1,)
+            if per == "channel":
+                if channels is None:
+                    raise BadInput(f"{part.id}: per='channel' needs channels=, the size of dimension {channel_dim}")
+                shape = (len(init), channels) if isinstance(init, tuple) else (channels,)
+            self.register_parameter(item.name, nn.Parameter(torch.empty(shape), requires_grad=bool(learnable)))
+        self.no_decay = frozenset(item.name for item in part.learn if not item.decay)
+        self._function = part.fn
+        if fused:
+            from netwright.fused import fuse  # compiles lazily
+
+            self._function = fuse(part.fn, part.id)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Every learnable parameter back to its declared initial value (nothing random: the generator stays unused)."""
+        for name, init in self._inits.items():
+            parameter = self.get_parameter(name)
+            value = torch.tensor(init, dtype=parameter.dtype, device="cpu")
+            if parameter.is_meta:
+                continue
+            if value.dim() and parameter.dim() == 2:
+                value = value[:, None]
+            parameter.copy_(value.to(parameter.device).expand_as(parameter))
+
+    def learned(self, x: Tensor) -> list[Tensor]:
+        """The learnable parameters, clamped to their bounds, shaped to broadcast against x."""
+        out = []
+        for item in self.part.learn:
+            p = self.get_parameter(item.name)
+            if item.bounds is not None:
+                p = p.clamp(*item.bounds)
+            vector = isinstance(self._inits[item.name], tuple)
+            if self.per == "channel":
+                trailing = x.dim() - 1 - self.channel_dim % max(x.dim(), 1)
+                p = p.reshape(p.shape + (1,) * trailing)
+            elif not vector:
+                p = p.reshape(())
+            out.append(p)
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            raise BadInput(f"{self.part.id}: input has dtype {x.dtype}; expected a floating dtype")
+        learned = self.learned(x)
+        options = dict(self.options)
+        if self.part.tags.shape != "elementwise":
+            options["dim"] = self.channel_dim
+        work = torch.float32 if self.part.tags.delicate and x.dtype in LOW else x.dtype
+        return self._function(x.to(work), *(p.to(work) for p in learned), **options).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        shown = {k: v for k, v in self.options.items()}
+        if self.per == "channel":
+            shown |= {"channels": self.channels, "channel_dim": self.channel_dim}
+        return ", ".join(f"{k}={v!r}" for k, v in shown.items()) + (", fused=True" if self.fused else "")
+
+
+_CLASSES: dict[str, tuple[ActivationPart, type[nn.Module]]] = {}
+
+
+def _generate(part: ActivationPart) -> type[nn.Module]:
+    named = [inspect.Parameter(o.name, inspect.Parameter.KEYWORD_ONLY, default=o.default) for o in part.options]
+    fixed = {"channels": None, "channel_dim": -1 if part.tags.shape in ("rowwise", "gated") else 1, "fused": False}
+    head = [inspect.Parameter(k, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=v) for k, v in fixed.items()]
+
+    def __init__(self: Activation, *args: Any, **kwargs: Any) -> None:
+        nn.Module.__init__(self)
+        frame = dict(zip(fixed, args, strict=False))
+        if len(args) > len(fixed) or set(frame) & set(kwargs):
+            raise BadInput(f"{part.id}: too many positional arguments; the order is {', '.join(fixed)}")
+        given = {k: v for k, v in kwargs.items() if k not in fixed}
+        self._setup(**(fixed | frame | {k: v for k, v in kwargs.items() if k in fixed}), given=given)
+
+    signature = inspect.Signature([*head, *named])
+    doc = f"{part.summary or part.name}\n\nf(x) = {part.formula}\n\nSource: {part.paper.slug or part.paper.title} {part.paper.equation}".rstrip()
+    body = {"__init__": __init__, "part": part, "__doc__": doc, "__module__": "netwright.activations", "__signature__": signature}
+    return type(part.cls, (Activation,), body)
+
+
+def activation(
+    fn: Callable[..., Tensor],
+    *,
+    cls: str,
+    reference: Callable[..., Any],
+    paper: Paper,
+    formula: str = "",
+    name: str = "",
+    summary: str = "",
+    tags: Tags | None = None,
+    learn: tuple[Learn, ...] = (),
+    options: tuple[Option, ...] = (),
+    values: Mapping[float, float] | None = None,
+    examples: tuple[Example, ...] = (),
+    limits: tuple[float, float] | None = None,
+    ratio: float | None = None,
+    flops: float = 1.0,
+    identities: tuple[Identity, ...] = (),
+    claims: tuple[Claim, ...] = (),
+    deviations: tuple[str, ...] = (),
+    uses: tuple[str, ...] = (),
+    alias_of: str = "",
+    equals_at_init: tuple[str, ...] = (),
+    retired: str = "",
+    reference_eval: Callable[..., Any] | None = None,
+    module_class: type[nn.Module] | None = None,
+) -> ActivationPart:
+    """Declare an activation.
+
+    fn(x, *learned, **options) -> Tensor: the pure function; parts that are not elementwise also take dim=.
+    reference(x, *learned, **options): the second writing, Python floats in float64 (lists for rowwise, gated, channels).
+    name: by default fn's name with '-' for '_'. summary: by default the first line of the file's docstring.
+    ratio: channels out / channels in; 1/2 for gated by default.
+    """
+    tags = tags or Tags()
+    extra: tuple[Option, ...] = ()
+    if learn:
+        scalars = tuple(Option(item.name, item.init) for item in learn if isinstance(item.init, (int, float)))
+        extra = scalars + (
+            Option("per", learn[0].per, "one parameter a 'tensor' or a 'channel'", allowed=("tensor", "channel")),
+            Option("learnable", True, "whether the parameters are trained"),
+        )
+    source = inspect.getmodule(fn)
+    return ActivationPart(
+        name=name or fn.__name__.strip("_").replace("_", "-"), paper=paper,
+        summary=summary or (source.__doc__ or "").strip().split("\n")[0], formula=formula, tags=tags,
+        options=options + extra, identities=identities, claims=claims, deviations=deviations, uses=uses,
+        alias_of=alias_of, equals_at_init=equals_at_init, retired=retired, module=fn.__module__, fn=fn, cls=cls,
+        reference=reference, reference_eval=reference_eval, learn=learn, values=values, examples=examples,
+        limits=limits, ratio=ratio if ratio is not None else (0.5 if tags.shape == "gated" else 1.0), flops=flops,
+        module_class=module_class,
+    )  # fmt: skip
+
+
+KIND = Kind("activation", "activations", "a function put between linear maps")

@@ -1,0 +1,43 @@
+"""Names: slugs, near names, and the one wording of "no such thing"."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Iterable
+
+from netwright.part import UnknownName
+
+
+def near(name: str, known: Iterable[str], n: int = 3) -> list[str]:
+    """Up to n of the known names that look like `name`, best first."""
+    known = list(known)
+    short = {k.rsplit("/", 1)[-1]: k for k in known}
+    hits = difflib.get_close_matches(name, known, n, 0.6)
+    hits += [short[s] for s in difflib.get_close_matches(name.rsplit("/", 1)[-1], short, n, 0.6)]
+    return list(dict.fromkeys(hits))[:n]
+
+
+def unknown(what: str, name: str, known: Iterable[str], owner: str = "") -> UnknownName:
+    """The error for a name that doesn't exist: what was given, near names, what there is."""
+    known = sorted(map(str, known))
+    text = f"{owner + ': ' if owner else ''}no {what} is called {name!r}"
+    if close := near(name, known):
+        text += f"; did you mean {' or '.join(close)}?"
+    elif not known:
+        text += f"; it takes no {what}s"
+    elif len(known) <= 12:
+        text += f"; there are: {', '.join(known)}"
+    return UnknownName(text)
+
+
+def slug(text: str, limit: int = 60) -> str:
+    """A safe file-name part made from any text: lower-case letters, digits and '-'; a hash is added when it was changed."""
+    made = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:limit].strip("-") or "x"
+    return made if made == text else f"{made}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def printable(text: str) -> str:
+    """The text without control characters (terminal escape codes among them)."""
+    return "".join(c if c.isprintable() or c == " " else "�" for c in text)
