@@ -11,41 +11,52 @@ Shape classes
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
+from netwright.fused import fuse
 from netwright.kinds import Kind
 from netwright.part import BadInput, Claim, Example, Identity, Learn, Option, Paper, Part
 
 SHAPES = ("elementwise", "rowwise", "gated", "channels", "stateful")
+ALWAYS = ("smooth", "monotone", "odd", "even", "scale_invariant")
 LOW = (torch.float16, torch.bfloat16)
 
 
 @final
 @dataclass(frozen=True)
 class Tags:
-    """What holds at the default setting; names listed in `always` hold for all parameter values. Every tag is checked."""
+    """What holds at the default setting; names listed in `always` hold for all parameter values. Every tag is checked.
+
+    Of elementwise parts smooth, monotone, odd, even and kinks are checked both ways: what holds has to be declared.
+    """
 
     shape: str = "elementwise"
     smooth: bool = False  # the first derivative is continuous everywhere
     monotone: bool = False  # never decreasing
     odd: bool = False
     even: bool = False
-    kinks: tuple[float, ...] = ()  # where the derivative jumps; empty exactly where smooth
+    kinks: tuple[float, ...] = ()  # where the derivative jumps at the default setting; empty exactly where smooth
     delicate: bool = False  # half-precision inputs are computed in float32
     exact_gradient: bool = True  # the backward is the derivative of the forward
     scale_invariant: bool = False  # f(c x) = f(x) for c > 0
     always: tuple[str, ...] = ()
     no_dtypes: tuple[str, ...] = ()  # e.g. ("float16",): a dtype the kernel lacks
-    reasons: Mapping[str, str] | None = None  # why a check doesn't apply: {check name: reason}
+    reasons: Mapping[str, str] | None = None  # why a check can't hold: {check name: reason}
 
     def __post_init__(self) -> None:
         if self.shape not in SHAPES:
             raise BadInput(f"Tags shape={self.shape!r}; allowed: {', '.join(SHAPES)}")
+        if wrong := [name for name in self.always if name not in ALWAYS or not getattr(self, name)]:
+            raise BadInput(f"Tags always={wrong}; allowed: those of {', '.join(ALWAYS)} that hold at the default setting")
+        if self.smooth and self.kinks:
+            raise BadInput(f"Tags smooth=True with kinks={self.kinks}; a function with kinks isn't smooth")
 
 
 @final
@@ -54,6 +65,7 @@ class ActivationPart(Part):
     """An activation. Built by `activation(...)`; `part(x)` is not a thing: use `part.fn` or `part.build()`."""
 
     fn: Callable[..., Tensor] = torch.relu
+    compiled: Callable[..., Tensor] | None = None  # the writing the compiler gets, where another than fn is faster there
     cls: str = ""
     reference: Callable[..., Any] | None = None
     reference_eval: Callable[..., Any] | None = None
@@ -68,6 +80,17 @@ class ActivationPart(Part):
     @property
     def kind(self) -> str:
         return "activation"
+
+    @cached_property
+    def fused_fn(self) -> Callable[..., Tensor]:
+        """fn, compiled forward and backward at the first call, keeping only its tensor arguments (netwright.fused)."""
+        return fuse(self.compiled or self.fn, self.id)
+
+    @cached_property
+    def fn_options(self) -> frozenset[str]:
+        """The options fn itself takes; the others only choose initial values."""
+        names = inspect.signature(self.fn).parameters
+        return frozenset(option.name for option in self.options if option.name in names)
 
     def slots(self) -> tuple[str, ...]:
         return ("mlp",) if self.tags.shape == "gated" else ("activation",)
@@ -99,31 +122,33 @@ class Activation(nn.Module):
             raise BadInput(f"{part.id}: channels={channels!r}; expected a whole number of at least 1")
         if isinstance(channel_dim, bool) or not isinstance(channel_dim, int):
             raise BadInput(f"{part.id}: channel_dim={channel_dim!r}; expected a whole number")
-        self.channels, self.channel_dim, self.fused = channels, channel_dim, bool(fused)
+        if not isinstance(fused, bool):
+            raise BadInput(f"{part.id}: fused={fused!r}; expected True or False")
+        self.channels, self.channel_dim, self.fused = channels, channel_dim, fused
         self.ratio = part.ratio
         self.options = part.resolve(given)
-        per = self.options.pop("per", None)
+        self.per = self.options.pop("per", None)
         learnable = self.options.pop("learnable", True)
-        self.per = per
-        self._inits: dict[str, Any] = {}
-        for item in part.learn:
-            init = self.options.pop(item.name, None)
-            if init is None:
-                init = item.init(self.options) if callable(item.init) else item.init
-            self._inits[item.name] = init
-            shape = (len(init),) if isinstance(init, tuple) else (1,)
-            if per == "channel":
-                if channels is None:
-                    raise BadInput(f"{part.id}: per='channel' needs channels=, the size of dimension {channel_dim}")
-                shape = (len(init), channels) if isinstance(init, tuple) else (channels,)
-            self.register_parameter(item.name, nn.Parameter(torch.empty(shape), requires_grad=bool(learnable)))
+        if self.per == "channel" and channels is None:
+            raise BadInput(f"{part.id}: per='channel' needs channels=, the size of dimension {channel_dim}")
+        self._inits = {item.name: self._initial(item) for item in part.learn}
+        for name, init in self._inits.items():
+            shape = (len(init),) if isinstance(init, tuple) else ()
+            shape += (channels,) if self.per == "channel" and channels is not None else () if shape else (1,)
+            self.register_parameter(name, nn.Parameter(torch.empty(shape), requires_grad=learnable))
         self.no_decay = frozenset(item.name for item in part.learn if not item.decay)
-        self._function = part.fn
-        if fused:
-            from netwright.fused import fuse  # compiles lazily
-
-            self._function = fuse(part.fn, part.id)
         self.reset_parameters()
+
+    def _initial(self, item: Learn) -> float | tuple[float, ...]:
+        """The value a learnable parameter starts at: given when built, declared, or computed from the options."""
+        init = self.options.pop(item.name, None)
+        if init is None:
+            init = item.init(self.options) if callable(item.init) else item.init
+        lo, hi = item.bounds or (-math.inf, math.inf)
+        values = init if isinstance(init, tuple) else (init,)
+        if not all(math.isfinite(v) and lo <= v <= hi for v in values):
+            raise BadInput(f"{self.part.id}: {item.name}={init!r}; allowed: a finite number from {lo} to {hi}")
+        return init
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -144,27 +169,43 @@ class Activation(nn.Module):
             p = self.get_parameter(item.name)
             if item.bounds is not None:
                 p = p.clamp(*item.bounds)
-            vector = isinstance(self._inits[item.name], tuple)
             if self.per == "channel":
-                trailing = x.dim() - 1 - self.channel_dim % max(x.dim(), 1)
+                trailing = x.dim() - 1 - self.channel_dim % x.dim()
                 p = p.reshape(p.shape + (1,) * trailing)
-            elif not vector:
+            elif not isinstance(self._inits[item.name], tuple):
                 p = p.reshape(())
             out.append(p)
         return out
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _check(self, x: Tensor) -> None:
+        part, dim = self.part, self.channel_dim
         if not x.is_floating_point():
-            raise BadInput(f"{self.part.id}: input has dtype {x.dtype}; expected a floating dtype")
-        learned = self.learned(x)
-        options = dict(self.options)
-        if self.part.tags.shape != "elementwise":
+            raise BadInput(f"{part.id}: input has dtype {x.dtype}; expected a floating dtype")
+        if str(x.dtype).removeprefix("torch.") in part.tags.no_dtypes:
+            raise BadInput(f"{part.id}: input has dtype {x.dtype}, which it has no kernel for; convert it to float32")
+        if part.tags.shape == "elementwise" and self.per != "channel":
+            return
+        if not -x.dim() <= dim < x.dim():
+            raise BadInput(f"{part.id}: channel_dim={dim}, but the input has {x.dim()} dimensions (shape {tuple(x.shape)})")
+        if self.per == "channel" and x.shape[dim] != self.channels:
+            raise BadInput(
+                f"{part.id}: dimension {dim} of the input has size {x.shape[dim]}; expected channels={self.channels}"
+            )
+        if part.tags.shape == "gated" and x.shape[dim] % 2:
+            raise BadInput(f"{part.id}: dimension {dim} of the input has size {x.shape[dim]}; expected an even size")
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._check(x)
+        part = self.part
+        options = {name: value for name, value in self.options.items() if name in part.fn_options}
+        if part.tags.shape != "elementwise":
             options["dim"] = self.channel_dim
-        work = torch.float32 if self.part.tags.delicate and x.dtype in LOW else x.dtype
-        return self._function(x.to(work), *(p.to(work) for p in learned), **options).to(x.dtype)
+        function = part.fused_fn if self.fused else part.fn
+        work = torch.float32 if part.tags.delicate and x.dtype in LOW else x.dtype
+        return function(x.to(work), *(p.to(work) for p in self.learned(x)), **options).to(x.dtype)
 
     def extra_repr(self) -> str:
-        shown = {k: v for k, v in self.options.items()}
+        shown: dict[str, Any] = dict(self.options)
         if self.per == "channel":
             shown |= {"channels": self.channels, "channel_dim": self.channel_dim}
         return ", ".join(f"{k}={v!r}" for k, v in shown.items()) + (", fused=True" if self.fused else "")
@@ -217,6 +258,7 @@ def activation(
     equals_at_init: tuple[str, ...] = (),
     retired: str = "",
     reference_eval: Callable[..., Any] | None = None,
+    compiled: Callable[..., Tensor] | None = None,
     module_class: type[nn.Module] | None = None,
 ) -> ActivationPart:
     """Declare an activation.
@@ -225,6 +267,7 @@ def activation(
     reference(x, *learned, **options): the second writing, Python floats in float64 (lists for rowwise, gated, channels).
     name: by default fn's name with '-' for '_'. summary: by default the first line of the file's docstring.
     ratio: channels out / channels in; 1/2 for gated by default.
+    compiled: another writing of fn for fused=True, where the compiler makes more of it; checked to be equal.
     """
     tags = tags or Tags()
     extra: tuple[Option, ...] = ()
@@ -241,7 +284,7 @@ def activation(
         options=options + extra, identities=identities, claims=claims, deviations=deviations, uses=uses,
         alias_of=alias_of, equals_at_init=equals_at_init, retired=retired, module=fn.__module__, fn=fn, cls=cls,
         reference=reference, reference_eval=reference_eval, learn=learn, values=values, examples=examples,
-        limits=limits, ratio=ratio if ratio is not None else (0.5 if tags.shape == "gated" else 1.0), flops=flops,
+        limits=limits, compiled=compiled, ratio=ratio if ratio is not None else (0.5 if tags.shape == "gated" else 1.0), flops=flops,
         module_class=module_class,
     )  # fmt: skip
 

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netwright.kinds import Kind
+from netwright.kinds.task import Problem
+from netwright.nets import Blocks, pooled, pooled_width
 from netwright.part import BadInput, Claim, Identity, Misfit, Option, Paper, Part
+from netwright.streams import initialise
 
-if TYPE_CHECKING:
-    from netwright.kinds.task import Problem
-    from netwright.nets import Blocks
+__all__ = [
+    "FAMILIES", "Blocks", "Misfit", "Phase", "Problem", "Rule", "RulePart", "Tags", "Toy", "gradients", "pooled", "pooled_width",
+    "rule", "toy", "trainable",
+]  # fmt: skip
 
 #: Families share one learning-rate range of the task.
 FAMILIES = ("backprop", "local", "feedback")
@@ -39,14 +44,20 @@ class Tags:
     closed_form: bool = False  # fit(batches) replaces the steps
     forwards_train: float = 1.0  # rows sent through the blocks in a step, over the rows of the batch
     forwards_predict: float | str = 1.0  # the same for a prediction; "classes" = one pass a class
+    surrogate: bool = False  # the values of the losses mean nothing, only their gradients do; the problem's loss falls
     above_control: bool = True  # beats frozen hidden layers by two standard deviations on digits
-    reasons: dict[str, str] | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)  # tag or check -> why it is not the usual
+    at: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # "option=value" -> the tags that differ there
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise BadInput(f"Tags family={self.family!r}; allowed: {', '.join(FAMILIES)}")
         if not self.stackable and not self.why_not_stackable:
             raise BadInput("Tags stackable=False needs why_not_stackable=")
+        if not self.above_control and not self.reasons.get("above_control"):
+            raise BadInput("Tags above_control=False needs its reason: reasons={'above_control': ...}")
+        if isinstance(self.forwards_predict, str) and self.forwards_predict != "classes":
+            raise BadInput(f"Tags forwards_predict={self.forwards_predict!r}; allowed: a number or 'classes'")
 
 
 @final
@@ -118,13 +129,31 @@ class RulePart(Part):
         """The rule bound to a net and a problem. Raises Misfit where the rule needs what they don't offer."""
         if net is None or problem is None:
             raise BadInput(f"{self.id}: build(net, problem, ...) needs a net (Blocks) and a Problem")
-        missing = sorted(set(self.tags.needs) - set(problem.gives) - ({"blocks"} if hasattr(net, "blocks") else set()))
-        if missing:
+        resolved = self.resolve(options)
+        needs = set(self.tags_at(**resolved).needs)
+        if "blocks" in needs and not isinstance(net, Blocks):
+            raise Misfit(
+                f"{self.id} needs a net of ordered blocks (netwright.nets.Blocks), given {type(net).__name__};"
+                " write the net as Blocks(blocks, readout, shapes) or choose a rule that takes any net"
+            )
+        if missing := sorted(needs - {"blocks"} - set(problem.gives)):
             raise Misfit(
                 f"{self.id} needs {', '.join(missing)}, which this task doesn't offer"
                 f" (it offers: {', '.join(sorted(problem.gives)) or 'nothing'}); choose another task or rule"
             )
-        return self.cls(net, problem, **self.resolve(options))
+        return self.cls(net, problem, **resolved)
+
+    def tags_at(self, **options: Any) -> Tags:
+        """The tags at these options: the default setting's, overlaid with what `tags.at` says differs there."""
+        tags: Tags = self.tags
+        changes: dict[str, Any] = {}
+        for name, value in self.resolve(options).items():
+            changes |= tags.at.get(f"{name}={value}", {})
+        return replace(tags, **changes)
+
+    def settings(self) -> list[dict[str, Any]]:
+        """The default setting and every other allowed value of every option, one at a time: what the checks run."""
+        return [{}] + [{o.name: value} for o in self.options for value in o.allowed or () if value != o.default]
 
 
 def rule(
@@ -150,6 +179,57 @@ def rule(
         formula=formula, tags=tags or Tags(), options=options, identities=identities, claims=claims,
         deviations=deviations, uses=uses, retired=retired, module=cls.__module__, cls=cls,
     )  # fmt: skip
+
+
+# For claims and checks ------------------------------------------------------------------------------------------------
+
+
+def trainable(*modules: nn.Module) -> list[nn.Parameter]:
+    """The parameters of these modules that learn, in order, each once."""
+    return list(dict.fromkeys(p for module in modules for p in module.parameters() if p.requires_grad))
+
+
+def toy(widths: Sequence[int] = (6, 5), inputs: int = 7, classes: int = 3, rows: int = 8, seed: int = 0) -> Toy:
+    """A small ReLU net with linear readout, a classification problem and one batch, all float64."""
+    g = torch.Generator().manual_seed(seed)
+    sizes = (inputs, *widths)
+    blocks = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in zip(sizes, sizes[1:], strict=False)]
+    net = Blocks(blocks, nn.Linear(sizes[-1], classes), [(w,) for w in widths]).double()
+    problem = Problem(
+        loss=F.cross_entropy, metric=lambda out, y: float((out.argmax(-1) == y).double().mean()), metric_name="accuracy",
+        higher_is_better=True, worst=0.0, delta=0.01, input=(inputs,), output=(classes,), classes=classes,
+        gives=frozenset({"labels", "vector"}), encode=lambda y: (y[..., None] == torch.arange(classes)).double(),
+    )  # fmt: skip
+    x = torch.randn(rows, inputs, generator=g, dtype=torch.float64)
+    return Toy(net, problem, x, torch.arange(rows) % classes, g)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Toy:
+    """What `toy` makes. bind(cls, **options) is the rule on it, with every parameter and buffer drawn afresh."""
+
+    net: Blocks
+    problem: Problem
+    x: Tensor
+    y: Tensor
+    generator: torch.Generator
+
+    def bind(self, cls: Callable[..., Rule], **options: Any) -> Rule:
+        rule = cls(self.net, self.problem, **options).double()
+        initialise(rule, 0)
+        return rule
+
+
+def gradients(rule: Rule, x: Tensor, y: Tensor, *draws: Tensor) -> dict[str, Tensor]:
+    """The rule's update of one step, as gradients by parameter name: all losses summed, then one backward.
+
+    Parameters the losses don't reach have zeros.
+    """
+    named = {name: p for name, p in rule.named_parameters() if p.requires_grad}
+    total = torch.stack(list(rule.losses(x, y, *draws))).sum()
+    grads = torch.autograd.grad(total, list(named.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(named, grads, strict=True))
 
 
 KIND = Kind("rule", "rules", "how a net learns")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from netwright.kinds import Kind
+from netwright.nets import Blocks, ConvNet, Mlp
 from netwright.part import BadInput, Claim, Option, Paper, Part
+from netwright.streams import permutation
 
 SIZES = ("small", "full")
 
@@ -103,17 +106,48 @@ class Task:
     host: str = "mlp"
 
     def data_hash(self) -> str:
-        """Hash of the pool of seed 0: it belongs to the job key, so that other data is another study."""
-        return tensor_hash(self.data(0).x, self.data(0).y)
+        """Hash of the pool of seed 0, taken once: it belongs to the job key, so that other data is another study.
+
+        Examples are hashed as rows, so that one pool has one hash whether a host reads vectors or images.
+        """
+        if "_hash" not in self.__dict__:
+            data = self.data(0)
+            object.__setattr__(self, "_hash", tensor_hash(data.x.reshape(len(data.x), -1), data.y))
+        return self.__dict__["_hash"]
 
 
 def tensor_hash(*tensors: Tensor) -> str:
-    """SHA-256 of dtype, shape and bytes, shortened to 16 hex digits."""
+    """SHA-256 of dtype, shape and values, shortened to 16 hex digits.
+
+    A view whose elements overlap (the windows of a text) is hashed by its strides and the memory it covers.
+    """
     h = hashlib.sha256()
     for t in tensors:
+        t = t.detach()
         h.update(f"{t.dtype}{tuple(t.shape)}".encode())
-        h.update(t.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if t.numel() else b"")
+        if not t.numel():
+            continue
+        covered = 1 + sum((n - 1) * step for n, step in zip(t.shape, t.stride(), strict=True))
+        if covered < t.numel():
+            h.update(f"strides {t.stride()}".encode())
+            t = t.as_strided((covered,), (1,))
+        h.update(t.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return h.hexdigest()[:16]
+
+
+def three_splits(n: int, seed: int, val: int, test: int, train: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices (train, val, test) into a pool of n, from one permutation by the seed; train=None takes all that is left."""
+    order = permutation(n, seed, "split")
+    last = n if train is None else val + test + train
+    require(0 < val + test < last <= n, f"{val} + {test} + {train or 0} examples asked of a pool of {n}")
+    return order[val + test : last], order[:val], order[val : val + test]
+
+
+def host_net(host: str, problem: Problem, fill: Mapping[str, Any], widths: Sequence[int], stride: int = 1) -> Blocks:
+    """The host "mlp" or "convnet" for a problem, its slots filled; bind the first two arguments to get a Task's `net`."""
+    if host == "convnet":
+        return ConvNet(problem.input, problem.output[-1], widths, fill, stride)  # type: ignore[arg-type]
+    return Mlp(math.prod(problem.input), problem.output[-1], widths, fill)
 
 
 def eval_grid(steps: int, points: int = 10) -> tuple[int, ...]:
@@ -123,14 +157,32 @@ def eval_grid(steps: int, points: int = 10) -> tuple[int, ...]:
 
 @final
 @dataclass(frozen=True)
+class Tags:
+    """reasons: why a contract check doesn't apply to a task, {check name: reason}."""
+
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True)
 class TaskPart(Part):
-    """A task of the house. `build(size=, **options)` makes it ready to run."""
+    """A task of the house. `build(size=, **options)` makes it ready to run.
+
+    versions: version -> size -> data hash, the newest last. Data that come from code or a package are checked against it;
+    whoever changes them raises the version.
+    """
 
     make: Callable[..., Task] | None = None
+    versions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
         return "task"
+
+    @property
+    def version(self) -> str:
+        """The newest version, part of every job key."""
+        return list(self.versions)[-1] if self.versions else "1"
 
     def slots(self) -> tuple[str, ...]:
         return ()
@@ -147,18 +199,19 @@ def task_part(
     paper: Paper,
     name: str = "",
     summary: str = "",
-    tags: Any = None,
+    tags: Tags | None = None,
     options: tuple[Option, ...] = (),
     claims: tuple[Claim, ...] = (),
     deviations: tuple[str, ...] = (),
+    versions: Mapping[str, Mapping[str, str]] | None = None,
 ) -> TaskPart:
     """Declare a task: make(size=, host=, ...) -> Task. Every task has sizes small and full."""
     source: Any = inspect.getmodule(make)
     every = (Option("size", "small", "how much data and how long", allowed=SIZES),)
     return TaskPart(
         name=name or make.__name__.replace("_", "-"), paper=paper,
-        summary=summary or (source.__doc__ or "").strip().split("\n")[0], tags=tags,
-        options=every + options, claims=claims, deviations=deviations, module=make.__module__, make=make,
+        summary=summary or (source.__doc__ or "").strip().split("\n")[0], tags=tags or Tags(),
+        options=every + options, claims=claims, deviations=deviations, module=make.__module__, make=make, versions=versions or {},
     )  # fmt: skip
 
 

@@ -70,7 +70,8 @@ class Score:
     value: float  # the test score; the task's `worst` where failed
     failed: bool = False
     dropped: str = ""  # the crash that drops this seed from the comparison, else ""
-    at_edge: bool = False  # the selected rate is the lowest or highest tried
+    at_edge: bool = False  # the selected rate lies at an edge of the range
+    key: str = ""  # of the selected run, or the digest of all keys where none could be: says whether the score is fresh
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,106 @@
+"""Activations that are calls rather than submodules, found by looking at attributes and by reading source."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import final
+
+import torch
+from torch import nn
+
+_NOT_POINTWISE = {"multiheadattention", "softmin", "softmax", "softmax2d", "logsoftmax"}
+#: Activation functions as PyTorch names them, without underscores: "relu", "leakyrelu", "gelu", ...
+FUNCTIONS = frozenset(name.lower() for name in torch.nn.modules.activation.__all__) - _NOT_POINTWISE
+
+
+def is_function(name: str) -> bool:
+    """Whether a function or method of this name is an activation: relu, relu_, leaky_relu, ..."""
+    return name.replace("_", "").lower() in FUNCTIONS
+
+
+def is_activation(module: nn.Module) -> bool:
+    """An activation module: torch's own, one of this package, or one whose file is called `activation(s)`."""
+    if any(cls.__module__ == "torch.nn.modules.activation" for cls in type(module).__mro__):
+        return type(module).__name__.lower() not in _NOT_POINTWISE
+    if hasattr(type(module), "part") or type(module).__module__.startswith("netwright.activations"):
+        return True
+    return type(module).__module__.rsplit(".", 1)[-1] in ("activation", "activations", "activations_me")
+
+
+@final
+@dataclass(frozen=True)
+class Unreached:
+    """An activation that is no submodule, so that no swap can replace it."""
+
+    path: str  # of the module whose forward computes it; "" is the model itself
+    module: str  # that module's type
+    function: str
+    how: str  # how it was found
+
+
+def attributes(net: nn.Module, names: Mapping[int, str], places: set[int]) -> Iterator[Unreached]:
+    """Functions and modules kept as plain attributes: registered nowhere, so out of reach."""
+    for module in net.modules():
+        if is_activation(module) or id(module) in places:
+            continue
+        for name, value in vars(module).items():
+            plain = value.func if isinstance(value, partial) else value
+            function = getattr(plain, "__name__", "")
+            if callable(plain) and not isinstance(plain, type) and is_function(function):
+                yield Unreached(names[id(module)], type(module).__name__, function, f"attribute {name}")
+            if name.startswith("_") or not isinstance(value, (list, tuple, dict)):
+                continue
+            for item in value.values() if isinstance(value, dict) else value:
+                if isinstance(item, nn.Module) and is_activation(item) and id(item) not in names:
+                    how = f"plain {type(value).__name__} {name}"
+                    yield Unreached(names[id(module)], type(module).__name__, type(item).__name__, how)
+
+
+def sources(net: nn.Module, names: Mapping[int, str], places: set[int]) -> Iterator[Unreached]:
+    for module in net.modules():
+        if is_activation(module) or id(module) in places or isinstance(module, torch.jit.ScriptModule):
+            continue
+        for name in _calls(type(module)):
+            yield Unreached(names[id(module)], type(module).__name__, name, "source of forward")
+
+
+@cache
+def _calls(cls: type[nn.Module]) -> tuple[str, ...]:
+    """Activation calls in the source of forward and of the methods of self it refers to."""
+    calls: dict[str, None] = {}
+    waiting, done = ["forward"], {"forward"}
+    while waiting:
+        function = getattr(cls, waiting.pop(), None)
+        if not inspect.isfunction(function) or function is nn.Module.forward:
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        except (OSError, TypeError, SyntaxError):
+            if not cls.__module__.startswith("torch."):
+                calls[f"{function.__name__}: no source to read"] = None
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and (name := _called(node.func)) and is_function(name):
+                calls[name] = None
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+                if node.attr not in done and inspect.isfunction(getattr(cls, node.attr, None)):
+                    done.add(node.attr)
+                    waiting.append(node.attr)
+    return tuple(calls)
+
+
+def _called(function: ast.expr) -> str:
+    """The name in f(x), F.f(x) or x.f(); "" for self.f(x) and self.a.f(x), which are attributes and modules."""
+    if isinstance(function, ast.Name):
+        return function.id
+    if not isinstance(function, ast.Attribute):
+        return ""
+    root: ast.expr = function.value
+    while isinstance(root, (ast.Attribute, ast.Subscript)):
+        root = root.value
+    return "" if isinstance(root, ast.Name) and root.id == "self" else function.attr

@@ -1,0 +1,225 @@
+"""The command line: thin, over the Python functions. Nothing here is imported before a command asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Swappable neural-network parts, and an honest bench: is it better than what you have, at equal cost?",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+)  # fmt: skip
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable, and nothing else on stdout.")]
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    """netwright's own errors as one line on stderr and exit code 2; an interruption as 130."""
+    from netwright.names import printable
+    from netwright.part import NetwrightError
+
+    try:
+        yield
+    except NetwrightError as error:
+        _say("error: " + "\n".join(map(printable, str(error).splitlines())))
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        _say("interrupted; what was finished is kept, the same command continues")
+        raise typer.Exit(130) from None
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _dump(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=True, allow_nan=False))
+
+
+def _broken() -> None:
+    from netwright import catalogue
+    from netwright.names import printable
+
+    for name, what in catalogue.broken().items():
+        _say(f"plug-in {printable(name)} could not be loaded: {printable(what)}")
+
+
+@app.command("list")
+def list_parts(
+    kind: Annotated[str, typer.Argument(help="activation, rule, task, ...")] = "",
+    search: Annotated[str, typer.Option(help="Only parts whose id, summary or paper contains this.")] = "",
+    as_json: Json = False,
+) -> None:
+    """What there is: every part with its status."""
+    with _errors():
+        from netwright import catalogue
+        from netwright.card import tags_of
+        from netwright.status import status
+
+        rows = catalogue.parts(kind or None, search)
+        _broken()
+        if as_json:
+            _dump([
+                {"id": p.id, "kind": p.kind, "paper": p.paper.slug or p.paper.title, "status": status(p), "tags": tags_of(p)}
+                for p in rows
+            ])  # fmt: skip
+            return
+        width = max((len(p.id) for p in rows), default=0)
+        for p in rows:
+            print(f"{p.id:<{width}}  {status(p):<8}  {p.summary}")
+        if not rows:
+            _say("nothing found")
+
+
+@app.command()
+def papers(as_json: Json = False) -> None:
+    """Which papers of the corpus have a part, by family and form."""
+    with _errors():
+        from netwright import catalogue
+        from netwright import papers as corpus
+        from netwright.status import status
+
+        parts = catalogue.parts()
+        if as_json:
+            _dump(corpus.rows(parts, status))
+            return
+        _table(corpus.coverage(parts, status))
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    """Rows of equal keys as aligned text."""
+    names = list(rows[0])
+    widths = {n: max(len(n), *(len(str(r[n])) for r in rows)) for n in names}
+    for row in [dict(zip(names, names, strict=True)), *rows]:
+        print("  ".join(f"{row[n]!s:<{widths[n]}}" for n in names).rstrip())
+
+
+@app.command()
+def card(
+    part: str,
+    picture: Annotated[Path | None, typer.Option(help="Write the formula and the curve to this .svg or .png file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """One part: formula, curve, paper, tags, costs, status."""
+    with _errors():
+        from netwright import card as cards
+        from netwright import catalogue
+
+        made = cards.card(catalogue.parse(part)[0].id)
+        if picture is not None:
+            made.save(picture)
+        if as_json:
+            _dump(made.to_json())
+        else:
+            print(made)
+
+
+@app.command()
+def cite(parts: list[str]) -> None:
+    """BibTeX of the papers behind parts."""
+    with _errors():
+        from netwright.papers import cite as entries
+
+        print(entries(*parts))
+
+
+@app.command()
+def check(
+    target: Annotated[str, typer.Argument(help="A part of the catalogue, or module:NAME or path/to/file.py:NAME of your own.")],
+    limit: Annotated[float, typer.Option(help="Seconds the checks may take.")] = 120.0,
+    everything: Annotated[bool, typer.Option("--all", help="Also the checks that compile.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The contract checks, in a process of their own with a time limit."""
+    with _errors():
+        from netwright.testing.child import check as run_checks
+
+        report = run_checks(target, limit=limit, everything=everything)
+        if as_json:
+            _dump(report.to_json())
+        else:
+            print(report)
+        if not report.ok:
+            raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    arms: Annotated[list[str], typer.Argument(help="Parts, e.g. relu golu swish:beta=2 golu+mono-forward; the first is the baseline.")],
+    task: Annotated[str, typer.Option(help="A task, task:option=value, or path/to/file.py:NAME.")] = "digits",
+    size: Annotated[str, typer.Option(help="small or full.")] = "",
+    seeds: Annotated[int, typer.Option(help="Replicates; each is a whole procedure of its own.")] = 10,
+    tune: Annotated[int, typer.Option(help="Trials a replicate; 1 = the published rate, not tuned.")] = 5,
+    match: Annotated[str, typer.Option(help="Equal cost in: params, flops, time or none.")] = "params",
+    baseline: Annotated[str, typer.Option(help="An arm other than the first.")] = "",
+    all_pairs: Annotated[bool, typer.Option("--all-pairs", help="Also compare the other arms with one another.")] = False,
+    steps: Annotated[int, typer.Option(help="Training steps instead of the task's.")] = 0,
+    batch: Annotated[int, typer.Option(help="Batch size instead of the task's.")] = 0,
+    engine: Annotated[str, typer.Option(help="auto, loop, stack or stack-compiled.")] = "auto",
+    executor: Annotated[str, typer.Option(help="auto, serial, processes or ray.")] = "auto",
+    workers: Annotated[int, typer.Option(help="Worker processes; 0 = one a core.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or amp.")] = "fp32",
+    threads: Annotated[int, typer.Option(help="Compute threads a worker.")] = 1,
+    limit: Annotated[float, typer.Option(help="Seconds one run may take; 0 = no limit.")] = 0.0,
+    memory: Annotated[float, typer.Option(help="GiB one worker may hold; 0 = no limit.")] = 0.0,
+    out: Annotated[Path | None, typer.Option(help="The study's folder.")] = None,
+    data: Annotated[str, typer.Option(help="A folder with the task's data.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
+    extend: Annotated[bool, typer.Option("--extend", help="Allow adding seeds to a study already looked at; spends alpha.")] = False,
+    confirm: Annotated[bool, typer.Option("--confirm", help="Run the leader and the baseline again on fresh seeds.")] = False,
+    wait: Annotated[float, typer.Option(help="Seconds to wait where another process holds the study; 0 = don't.")] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Is it better than what you have, on this task, at equal cost, or can't we tell? The same command continues."""
+    with _errors():
+        from netwright.part import BadInput
+        from netwright.study import run
+        from netwright.study.assemble import planned
+
+        command = shlex.join(["netwright", *sys.argv[1:]])
+        options = {k: v for k, v in (("size", size), ("data", data)) if v}
+        means = run.Means(executor, workers, limit or None, int(memory * 2**30) or None, wait or None)
+        if min(seeds, tune) < 1 or min(steps, batch, workers) < 0:
+            raise BadInput("--seeds and --tune take whole numbers from 1; --steps, --batch and --workers from 0")
+        request: dict[str, Any] = dict(
+            task_options=options, seeds=seeds, trials=tune, match=match, baseline=baseline or None, all_pairs=all_pairs,
+            engine=engine, device=device, precision=precision, threads=threads, steps=steps or None, batch=batch or None,
+            out=out, means=means, command=command,
+        )  # fmt: skip
+        study = run.Study(task, arms, **request)
+        lines = study.outlook()
+        for line in lines:
+            _say(line)
+        if dry_run:
+            if as_json:
+                _dump(planned(study, lines))
+            return
+        result = run.compare(arms, task, extend=extend, confirm=confirm, tell=_say, **request)
+        path = study.folder / "report.html"
+        if as_json:
+            from netwright.report.machine import document
+
+            _dump(document(result, str(path), command))
+        else:
+            from netwright.report.terminal import print_study
+
+            print_study(result, sys.stdout)
+            print(f"\nreport: {path}")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

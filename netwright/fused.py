@@ -1,0 +1,119 @@
+"""Fused activations: forward and backward compiled from the plain writing, keeping nothing but the inputs.
+
+The backward is the vector-Jacobian product of the same formula, computed anew from the saved input inside one kernel:
+4 bytes an element are kept in float32, where plain autograd keeps about one tensor an operation. No gradient is derived
+by hand, and the backward can itself be differentiated once.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Function = Callable[..., Any]
+
+
+class FallbackWarning(UserWarning):
+    """No compiler could be used: fused functions run their plain writing and still keep nothing but the inputs."""
+
+
+class _Compiler:
+    """Whether functions are compiled in this process; given up once, with one warning, when compiling fails."""
+
+    def __init__(self) -> None:
+        self.usable = True
+        self._lock = threading.Lock()
+
+    def give_up(self, label: str, error: Exception) -> None:
+        with self._lock:
+            if self.usable:
+                self.usable = False
+                cause = str(error).strip().split("\n")[0][:300]
+                warnings.warn(
+                    f"{label}: fused=True runs uncompiled from here on ({type(error).__name__}: {cause})",
+                    FallbackWarning,
+                    stacklevel=4,
+                )
+
+
+compiler = _Compiler()
+
+
+class _Lazy:
+    """A function compiled at its first call; the plain function where that can't be done."""
+
+    def __init__(self, plain: Function, label: str) -> None:
+        self.plain, self.label = plain, label
+        self._compiled: Function | None = None
+
+    def __call__(self, *args: Tensor) -> Any:
+        device = args[0].device.type
+        if device == "meta" or not compiler.usable:
+            return self.plain(*args)
+        # The dtype of the arguments decides, in forward and backward alike; autocast would change one without the other.
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):
+                return self._run(*args)
+        return self._run(*args)
+
+    def _run(self, *args: Tensor) -> Any:
+        if self._compiled is None:
+            self._compiled = torch.compile(self.plain, dynamic=True)
+        try:
+            return self._compiled(*args)
+        except Exception as error:  # whatever the compiler raises; the plain call tells a bad argument from a bad compiler
+            result = self.plain(*args)
+            compiler.give_up(self.label, error)
+            return result
+
+
+def fuse(fn: Function, label: str) -> Function:
+    """fn(x, *tensors, **options) compiled, with a backward that keeps its tensor arguments only.
+
+    Shapes and dtypes: those of fn. Options are constants: one kernel pair for each set of values, made at its first call.
+    Works under vmap, grad of grad, an outer torch.compile, torch.export, on meta tensors and in low precision.
+    Without a compiler it warns once (FallbackWarning, with the cause) and runs fn as it is written.
+    """
+
+    @cache
+    def closed(options: tuple[tuple[str, Any], ...]) -> Function:
+        return _function(partial(fn, **dict(options)), label)
+
+    def fused(x: Tensor, *tensors: Tensor, **options: Any) -> Tensor:
+        if torch.compiler.is_compiling():  # an outer compiler fuses the plain writing itself
+            return fn(x, *tensors, **options)
+        return closed(tuple(sorted(options.items())))(x, *tensors)
+
+    return fused
+
+
+def _function(plain: Function, label: str) -> Function:
+    forward_kernel = _Lazy(plain, label)
+
+    def pull(gradient: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return torch.func.vjp(plain, *inputs)[1](gradient)
+
+    backward_kernel = _Lazy(pull, label)
+
+    class Fused(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(*inputs: Tensor) -> Tensor:
+            return forward_kernel(*inputs)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+            return backward_kernel(*gradients, *ctx.saved_tensors)
+
+    return Fused.apply

@@ -1,0 +1,128 @@
+"""Direct feedback alignment: the output error reaches every block through a fixed random matrix (Nokland, 2016).
+
+Shape suffixes: B batch, K outputs, N features of a block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from netwright.kinds.rule import Blocks, Problem, Rule, Tags, gradients, rule, toy, trainable
+from netwright.part import Claim, Paper, Protocol
+
+
+@final
+class Feedback(nn.Module):
+    """A fixed random map of the output error to a block's shape, drawn once from U(-1, 1) / sqrt(K).
+
+    Where block and output have the same positions (B, L, N) and (B, L, K), every position uses the same matrix;
+    otherwise the whole error is sent to the whole block.
+    """
+
+    matrix_KN: Tensor
+
+    def __init__(self, shape: tuple[int, ...], output: tuple[int, ...]) -> None:
+        super().__init__()
+        self.by_position = len(shape) == len(output)
+        k, n = (output[-1], shape[-1]) if self.by_position else (math.prod(output), math.prod(shape))
+        self.register_buffer("matrix_KN", torch.empty(k, n))
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        bound = 1 / math.sqrt(len(self.matrix_KN))
+        self.matrix_KN.uniform_(-bound, bound, generator=generator)
+
+    def forward(self, error: Tensor, h: Tensor) -> Tensor:
+        """The signal for h: what backpropagation would call dL/dh."""
+        if self.by_position:
+            return error @ self.matrix_KN
+        return (error.flatten(1) @ self.matrix_KN).view_as(h)
+
+
+@final
+class Dfa(Rule):
+    """dL/dh_k is replaced by e D_k, where e = dL/d(output) and D_k is fixed; the readout learns from the loss itself."""
+
+    def __init__(self, net: Blocks, problem: Problem) -> None:
+        super().__init__(net, problem)
+        self.feedback = nn.ModuleList(Feedback(shape, problem.output) for shape in net.shapes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+    def losses(self, x: Tensor, y: Tensor, *draws: Tensor) -> Iterator[Tensor]:
+        h, hidden = x, []
+        for block in self.net.blocks:
+            h = block(h.detach())
+            hidden.append(h)
+        out = self.net.readout(h.detach())
+        # torch.func.grad, not torch.autograd.grad: the latter can't run inside another functional transform.
+        error = torch.func.grad(lambda o: self.problem.loss(o, y))(out.detach())
+        for h, feedback in zip(hidden, self.feedback, strict=True):
+            yield (h * feedback(error, h).detach()).sum()
+        yield self.problem.loss(out, y)
+
+    def units(self) -> Sequence[Sequence[nn.Parameter]]:
+        return [trainable(block) for block in self.net.blocks] + [trainable(self.net.readout)]
+
+
+def claim_closed_form() -> bool:
+    """e = (softmax(out) - Y) / B; dW_k = ((e D_k) * 1[h_k > 0])^T h_(k-1); the readout's update is e^T h."""
+    t = toy()
+    dfa = t.bind(Dfa)
+    grad = gradients(dfa, t.x, t.y)
+    h_in, *hidden = [t.x, *(h.detach() for h in t.net.features(t.x))]
+    e_BK = (torch.softmax(t.net.readout(hidden[-1]), -1).detach() - t.problem.encode(t.y)) / len(t.x)  # type: ignore[misc]
+    same = [torch.allclose(grad["net.readout.weight"], e_BK.T @ hidden[-1], rtol=1e-12, atol=1e-14)]
+    for k, h in enumerate(hidden):
+        da_BN = (e_BK @ dfa.get_buffer(f"feedback.{k}.matrix_KN")) * (h > 0)
+        same.append(torch.allclose(grad[f"net.blocks.{k}.0.weight"], da_BN.T @ h_in, rtol=1e-12, atol=1e-14))
+        h_in = h
+    return all(same)
+
+
+def claim_transpose_is_backprop() -> bool:
+    """With one hidden layer and D = W_2 the signal is the true gradient."""
+    t = toy(widths=(6,))
+    dfa = t.bind(Dfa)
+    dfa.get_buffer("feedback.0.matrix_KN").copy_(t.net.readout.weight.detach())
+    grad = gradients(dfa, t.x, t.y)
+    t.problem.loss(t.net(t.x), t.y).backward()
+    return all(torch.allclose(grad[f"net.{name}"], p.grad, rtol=1e-12, atol=1e-14) for name, p in t.net.named_parameters())
+
+
+PART = rule(
+    Dfa,
+    formula=r"\delta_k = (e\,D_k) \odot f'(a_k),\quad e = \partial L / \partial \mathrm{out}",
+    paper=Paper(
+        title="Direct Feedback Alignment Provides Learning in Deep Neural Networks",
+        authors="Arild Nøkland",
+        year=2016,
+        arxiv="1609.01596",
+    ),
+    tags=Tags(family="feedback", needs=frozenset({"blocks"}), surrogate=True),
+    claims=(
+        Claim("closed-form", "no transposed forward weights: the error travels through D_k alone", check=claim_closed_form),
+        Claim(
+            "transpose", "with the forward weights for feedback, one hidden layer learns as under backpropagation",
+            check=claim_transpose_is_backprop,
+        ),
+        Claim(
+            "learns", "fixed random feedback trains hidden layers", where="abstract",
+            protocol=Protocol(task="digits", against="rule/frozen-hidden", expect="better"),
+        ),
+        Claim(
+            "backprop", "almost as good as backpropagation for fully connected nets", where="abstract",
+            protocol=Protocol(task="digits", against="rule/backprop", expect="not worse"),
+        ),
+    ),
+    deviations=(
+        "feedback reaches a block's output; inside a block of several layers the gradient is exact",
+        "the matrices are drawn from U(-1, 1) / sqrt(outputs)",
+    ),
+)  # fmt: skip

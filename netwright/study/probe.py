@@ -1,0 +1,217 @@
+"""What an arm costs: counted on the meta device, timed and weighed with one copy, alone, in the loop engine."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from netwright.kinds.rule import Rule
+from netwright.kinds.task import Task
+from netwright.part import NetwrightError
+from netwright.streams import generator
+from netwright.study.records import Cost
+from netwright.study.spec import ArmSpec, Request
+from netwright.study.work import build_rule, data_of
+from netwright.train import Loop, Setting, cast
+
+ROUNDS = 21
+SAMPLE = 0.004  # seconds one sample lasts at least
+PATIENCE = 6.0  # seconds of timing an arm, at most, once MINIMUM rounds are there
+MINIMUM = 3
+
+
+def meta_batch(task: Task, rule: Rule) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """One batch (x, y, draws) of the task's shapes on the rule's device."""
+    data = task.data(0)
+    rows = data.train[: task.batch]
+    x, y = data.x[rows], data.y[rows]
+    draws = rule.draw(x, y, generator(0, "probe"))
+    device = next(rule.parameters()).device
+    return x.to(device), y.to(device), tuple(d.to(device) for d in draws)
+
+
+def flops_of(task: Task, rule: Rule) -> tuple[float, float]:
+    """Floating-point operations of one training step and of one prediction of a batch.
+
+    Matrix products are counted as they run; elementwise work is what each part declares an output element, twice in
+    training (forward and backward).
+    """
+    x, y, draws = meta_batch(task, rule)
+    training = _count(rule, lambda: _backward(rule, x, y, draws), 2.0)
+    with torch.no_grad():
+        rule.eval()
+        return training, _count(rule, lambda: rule(x), 1.0)
+
+
+def _backward(rule: Rule, x: Tensor, y: Tensor, draws: tuple[Tensor, ...]) -> None:
+    rule.train()
+    for loss in rule.losses(x, y, *draws):
+        loss.backward()
+    rule.zero_grad(set_to_none=True)
+
+
+def _count(rule: Rule, work: Callable[[], Any], passes: float) -> float:
+    elementwise = 0.0
+
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        nonlocal elementwise
+        if isinstance(output, Tensor):
+            elementwise += output.numel() * module.part.flops
+
+    parts = [m for m in rule.modules() if hasattr(getattr(m, "part", None), "flops")]
+    handles = [m.register_forward_hook(hook) for m in parts]
+    try:
+        with FlopCounterMode(display=False) as counter:
+            work()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return float(counter.get_total_flops()) + passes * elementwise
+
+
+class Stepper:
+    """One arm ready to take training steps on one fixed batch."""
+
+    def __init__(self, request: Request, task: Task, arm: ArmSpec, widths: Sequence[int], seed: int = 0) -> None:
+        family = arm.rule_family(task)
+        setting = Setting.of(task, seed, {"lr": task.lr[family][0]}, request.precision)
+        rule = build_rule(task, arm, seed, widths, None, request.device)
+        data = data_of(task, seed, request.device)
+        rows = data.train[: task.batch]
+        self.rule, self.x = cast(rule, data.x[rows], setting)
+        self.y = data.y[rows]
+        self.draws = self.rule.draw(self.x, self.y, generator(seed, "probe"))
+        self.loop = Loop(self.rule, setting)
+        self.cuda = request.device.startswith("cuda")
+
+    def step(self) -> None:
+        """One training step; waits for the device."""
+        self.loop.step(self.x, self.y, self.draws)
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    @torch.no_grad()
+    def infer(self) -> None:
+        """One prediction of the batch; waits for the device."""
+        self.rule.eval()
+        self.rule(self.x)
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    def clock(self) -> float:
+        """Process time on one CPU thread (other processes don't count), wall time on a device."""
+        return time.perf_counter() if self.cuda else time.process_time()
+
+
+def seconds(stepper: Stepper, work: Callable[[], None], n: int) -> float:
+    """Mean time of n calls."""
+    start = stepper.clock()
+    for _ in range(n):
+        work()
+    return (stepper.clock() - start) / n
+
+
+def inner(stepper: Stepper, work: Callable[[], None]) -> int:
+    """Calls a sample, from the fastest of five single calls (one call alone misjudges cold caches)."""
+    work()
+    once = min(seconds(stepper, work, 1) for _ in range(5))
+    return max(1, round(SAMPLE / max(once, 1e-7)))
+
+
+def interleaved(steppers: Sequence[Stepper], rounds: int = ROUNDS) -> list[list[float]]:
+    """Step times, one list an arm, taken round robin, so that what slows the machine slows all arms."""
+    counts = [inner(s, s.step) for s in steppers]
+    n = max(1, statistics.median_low(counts))
+    rows: list[list[float]] = [[] for _ in steppers]
+    begun = time.perf_counter()
+    for i in range(rounds):
+        for k in range(len(steppers)):
+            j = (i + k) % len(steppers)
+            rows[j].append(seconds(steppers[j], steppers[j].step, n))
+        if i + 1 >= MINIMUM and time.perf_counter() - begun > PATIENCE * len(steppers):
+            break
+    return rows
+
+
+def median_step_ratio(request: Request, task: Task, a: ArmSpec, a_widths: Sequence[int], b: ArmSpec, b_widths: Sequence[int]) -> tuple[float, float]:
+    """Median over rounds of step time a / step time b, and half the distance of its quartiles."""
+    torch.set_num_threads(request.threads)
+    times = interleaved([Stepper(request, task, a, a_widths), Stepper(request, task, b, b_widths)])
+    ratios = sorted(x / y for x, y in zip(*times, strict=True))
+    quartiles = statistics.quantiles(ratios, n=4)
+    return statistics.median(ratios), (quartiles[2] - quartiles[0]) / 2
+
+
+def probe(request: Request, task: Task, widths: dict[str, tuple[int, ...]], tell: Callable[[str], None] = lambda text: None) -> tuple[list[Cost], float | None]:
+    """The cost of every arm, and the A/A ratio (the baseline timed against itself). Unknown figures are None, never 0."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.threads)
+    try:
+        steppers: dict[str, Stepper] = {}
+        for arm in request.arms:
+            try:
+                stepper = Stepper(request, task, arm, widths[arm.name])
+                stepper.step()
+            except Exception as error:  # a part that can't take a step has no cost; its runs say why
+                tell(f"{arm.name}: no cost measured ({type(error).__name__})")
+                continue
+            steppers[arm.name] = stepper
+        if not steppers:
+            return [Cost(arm.name, widths=widths[arm.name]) for arm in request.arms], None
+        first = request.arms[0]
+        twin = [Stepper(request, task, first, widths[first.name])] if first.name in steppers else []
+        times = interleaved([*steppers.values(), *twin])
+        base = times[0]
+        aa = statistics.median(x / y for x, y in zip(times[-1], base, strict=True)) if twin else None
+        timed = dict(zip(steppers, times, strict=False))
+        return [_cost(request, task, arm, widths[arm.name], steppers.get(arm.name), timed.get(arm.name), base) for arm in request.arms], aa
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cost(request: Request, task: Task, arm: ArmSpec, widths: tuple[int, ...], stepper: Stepper | None, times: list[float] | None, base: list[float]) -> Cost:
+    if stepper is None or times is None:
+        return Cost(arm.name, widths=widths)
+    try:
+        training, inference = flops_of(task, build_rule(task, arm, 0, widths, meta=not task.foreign))
+    except (NetwrightError, RuntimeError, TypeError):
+        training = inference = None  # type: ignore[assignment]
+    q = statistics.quantiles(times, n=4) if len(times) > 1 else [times[0]] * 3
+    n = inner(stepper, stepper.infer)
+    infer = statistics.median(seconds(stepper, stepper.infer, n) for _ in range(5))
+    return Cost(
+        arm.name, params=sum(p.numel() for p in stepper.rule.parameters() if p.requires_grad),
+        buffers=sum(b.numel() for b in stepper.rule.buffers()), flops_train=training, flops_infer=inference,
+        step_time=statistics.median(times), step_quartiles=(q[0], q[2]),
+        step_ratio=statistics.median(x / y for x, y in zip(times, base, strict=True)), infer_time=infer,
+        peak_memory=peak_memory(stepper), widths=widths,
+    )  # fmt: skip
+
+
+def peak_memory(stepper: Stepper) -> int | None:
+    """Peak bytes of one step above what lives before it: profiler allocation events on a CPU, the allocator on CUDA."""
+    stepper.step()  # the optimizer state is there before the measured step
+    stepper.loop.rule.zero_grad(set_to_none=True)
+    if stepper.cuda:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        stepper.step()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as prof:
+        stepper.step()
+    events = prof.profiler.kineto_results.events() if prof.profiler and prof.profiler.kineto_results else []
+    moves = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    if not moves:
+        return None
+    level = peak = 0
+    for _, size in moves:
+        level += size
+        peak = max(peak, level)
+    return peak

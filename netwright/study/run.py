@@ -1,0 +1,373 @@
+"""A study from request to result: plan, run what is missing, widen once, score, judge, report."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from netwright import stats
+from netwright.kinds.task import Task
+from netwright.part import BadInput
+from netwright.study import plan as planning
+from netwright.study import work
+from netwright.study.canonical import canonical_json, digest
+from netwright.study.progress import Progress
+from netwright.study.records import CRASHES, Run, RunRecord, Score, StudyResult
+from netwright.study.spec import EXECUTORS, ArmSpec, Request, environment, make_request, open_task
+from netwright.study.store import Store, study_folder
+
+ROOT = "netwright-studies"
+LONG = 120.0  # seconds of estimated work from which `auto` uses worker processes
+Tell = Callable[[str], None]
+
+
+@final
+@dataclass(frozen=True)
+class Means:
+    """How a request is carried out; none of it changes a result."""
+
+    executor: str = "auto"
+    workers: int = 0  # 0: as many as the machine has cores
+    limit: float | None = None  # seconds a run
+    memory: int | None = None  # bytes a worker
+    wait: float | None = None  # seconds to wait for another owner of the study
+
+    def __post_init__(self) -> None:
+        from netwright.names import unknown
+
+        if self.executor not in EXECUTORS:
+            raise unknown("executor", self.executor, EXECUTORS)
+        if self.limit is not None and not self.limit > 0:
+            raise BadInput(f"limit={self.limit!r}; expected seconds above 0")
+        if (self.limit or self.memory) and self.executor in ("serial", "ray"):
+            raise BadInput(f"a limit is enforced by worker processes; use --executor processes, not {self.executor}")
+
+
+@final
+class Study:
+    """A question: these arms on this task, by so many seeds and trials, at equal cost.
+
+        study = Study("digits", ["relu", "golu"], seeds=10, trials=5)
+        result = study.run()
+
+    arms: part ids with options ("swish:beta=2", "golu+mono-forward"), the first is the baseline; "default" changes nothing.
+    task: a task's name, "path/to/file.py:NAME", or a Task from netwright.task(...).
+    Everything else as `netwright compare --help` says. Raises BadInput, UnknownName or Misfit before anything runs.
+    """
+
+    def __init__(
+        self,
+        task: str | Task,
+        arms: Sequence[str | ArmSpec],
+        *,
+        task_options: dict[str, Any] | None = None,
+        out: str | Path | None = None,
+        means: Means | None = None,
+        command: str = "",
+        **request: Any,
+    ) -> None:
+        options = dict(task_options or {})
+        if isinstance(task, Task):
+            ref = f"given:{task.name}"
+            self.task = task
+            work.give_task(ref, task)
+        else:
+            ref = task
+            self.task = open_task(task, options)
+        self.request = make_request(self.task, ref, options, arms, **request)
+        if isinstance(task, Task):
+            from netwright.study.spec import with_budget
+
+            self.task = with_budget(task, self.request.budget)
+            work.give_task(ref, self.task)
+        else:
+            self.task = work.task_of(self.request)
+        planning.check_reach(self.request)
+        self.means = means or Means()
+        self.command = command or self._command(arms)
+        name = f"{self.task.name}-{self.request.study_id[:8]}"
+        self.folder = Path(out) if out is not None else study_folder(ROOT, name)
+
+    def _command(self, arms: Sequence[str | ArmSpec]) -> str:
+        r = self.request
+        names = [a if isinstance(a, str) else a.name for a in arms]
+        words = ["netwright", "compare", *names, "--task", r.task, "--seeds", str(len(r.seeds)), "--tune", str(r.trials)]
+        return shlex.join(words)
+
+    # -- before running
+
+    def outlook(self) -> list[str]:
+        """What a person should know first: the verdicts in reach, the number of runs, about how long it takes."""
+        r, n = self.request, len(self.request.seeds)
+        m = len(r.arms) - 1
+        m = m * (m + 1) // 2 if r.all_pairs else m
+        lines = [stats.attainable(n, m, self._look()).sentence] if m else ["One arm: scores, but nothing to compare with."]
+        runs = len(r.arms) * n * r.trials
+        engines, _ = planning.choose_engines(r, self.task, {a.name: self.task.widths for a in r.arms})
+        names = " and ".join(sorted(set(engines.values())))
+        lines.append(f"{len(r.arms)} arms x {n} seeds x {r.trials} trials = {runs} runs of {self.task.steps} steps, engine {names}")
+        lines.append(f"about {_duration(self.estimate(engines))} on this machine")
+        return lines
+
+    def _look(self) -> int:
+        with contextlib.suppress(BadInput), Store.read(self.folder) as store:
+            looks = store.looks()
+            mine = tuple(sorted(self.request.seeds))
+            return looks.index(mine) + 1 if mine in looks else len(looks) + 1
+        return 1
+
+    def estimate(self, engines: dict[str, str] | None = None) -> float:
+        """Seconds of training on one thread, from a few steps of every arm."""
+        from netwright.study.probe import Stepper, seconds
+
+        r, total = self.request, 0.0
+        for arm in r.arms:
+            try:
+                stepper = Stepper(r, self.task, arm, self.task.widths)
+                stepper.step()
+                each = min(seconds(stepper, stepper.step, 1) for _ in range(3))
+            except Exception:  # a part that raises is reported by its runs; here it only makes the guess a lower bound
+                continue
+            runs = len(r.seeds) * r.trials
+            stacked = engines and engines[arm.name] != "loop"
+            total += each * self.task.steps * (0.25 * runs + 2 if stacked else runs) * 1.2
+        return total
+
+    # -- running
+
+    def run(self, tell: Tell | None = None, extend: bool = False, progress: bool | None = None) -> StudyResult:
+        """Run what is missing and judge. The same call again continues, and never repeats a finished run.
+
+        extend: allow seeds to be added to a study that has been looked at, which spends alpha.
+        """
+        tell = tell or (lambda text: None)
+        begun = time.perf_counter()
+        store = Store.create_or_open(self.folder, self.request.study_id, canonical_json(self.request), self.means.wait)
+        with store:
+            if store.salvaged is not None:
+                tell(str(store.salvaged))
+            self._guard_looks(store, extend)
+            store.set_environment(environment(self.request.device))
+            plan = self._plan(store)
+            for note in plan.notes:
+                tell(note)
+            with Progress(tell, progress) as bar:
+                self._train(store, plan, bar)
+                widened = planning.widen(self.request, self.task, plan, store.records()) if not plan.widened else {}
+                if widened:
+                    plan = dataclasses.replace(plan, widened=widened, notes=(*plan.notes, *_widening(widened, self.request.trials)))
+                    store.put_plan(plan.to_json())
+                    tell(plan.notes[-1])
+                    self._train(store, plan, bar)
+                self._score(store, plan, bar)
+            if {c.arm for c in store.costs()} != {a.name for a in self.request.arms}:
+                self._probe(store, plan, tell)
+            look = store.add_look(self.request.seeds)
+            from netwright.study.assemble import assemble
+
+            return assemble(self, store, plan, look, time.perf_counter() - begun)
+
+    def _guard_looks(self, store: Store, extend: bool) -> None:
+        looks, mine = store.looks(), tuple(sorted(self.request.seeds))
+        if not looks or mine in looks or extend or self._unchanged(store):
+            return
+        level = stats.level(len(looks) + 1)
+        raise BadInput(
+            f"this study has been looked at with {len(looks[-1])} seeds; other seeds now are look {len(looks) + 1}, "
+            f"tested at {level:.4g} instead of 0.05. Add --extend (extend=True) if that is what you want"
+        )
+
+    def _unchanged(self, store: Store) -> bool:
+        return not store.records()
+
+    def _plan(self, store: Store) -> planning.Plan:
+        stored = store.plan()
+        if stored is not None:
+            plan = planning.Plan.from_json(stored)
+            if plan.data_hash == self.task.data_hash():
+                return plan
+            store.note("the data changed since the last call: everything is run again")
+        plan = planning.make_plan(self.request, self.task)
+        store.put_plan(plan.to_json())
+        return plan
+
+    def _train(self, store: Store, plan: planning.Plan, bar: Progress) -> None:
+        wanted = planning.runs_of(self.request, self.task, plan)
+        keys = {run.key for run in wanted}
+        others = {run.key for run in store.runs() if run.seed not in self.request.seeds}
+        store.add_runs(wanted)
+        store.supersede(keys | others)
+        states = store.states()
+        todo = [run for run in wanted if states[run.key] == "queued"]
+        workers = self._workers(len(todo), plan)
+        jobs = planning.jobs_of(self.request, self.task, plan, todo, workers)
+        bar.start("training", len(todo))
+
+        def on_start(job: work.Job) -> None:
+            store.lease(job.keys)
+            store.start(job.keys)
+
+        def on_result(job: work.Job, result: work.Result) -> None:
+            # a crash of the machinery is tried again, a bounded number of times, before it drops the seed
+            store.finish(result.records, result.weights)
+            store.heartbeat()
+            if result.redo:
+                store.note(f"{job.arm.name}: a stack of {len(job.runs)} was redone as single runs ({result.why})")
+            bar.advance(len(result.records), f"{job.arm.name} seed {job.runs[-1].seed}")
+
+        self._execute(jobs, on_start, on_result, workers)
+
+    def _workers(self, runs: int, plan: planning.Plan) -> int:
+        """How many worker processes; 0 = none, in this process."""
+        means = self.means
+        cores = means.workers or os.cpu_count() or 1
+        local = self.request.task.startswith("given:")
+        if means.executor == "processes" or means.limit or means.memory:
+            if local:
+                raise BadInput(
+                    f"{self.task.name} exists only in this process, so worker processes can't import it; "
+                    "put it in a file and name it with --task path/to/file.py:NAME, or drop the limit"
+                )
+            return cores
+        if means.executor != "auto" or local or runs < 2 or self.request.device != "cpu":
+            return 0
+        if not means.workers and self.estimate(dict(plan.engines)) < LONG:
+            return 0
+        return cores if cores > 1 else 0
+
+    def _execute(self, jobs: Sequence[work.Job], on_start: Any, on_result: Any, workers: int) -> None:
+        if not jobs:
+            return
+        if self.means.executor == "ray":
+            from netwright.study.executors.ray import execute as on_ray
+
+            on_ray(jobs, on_start, on_result)
+        elif workers:
+            from netwright.study.executors.processes import execute as in_processes
+
+            in_processes(jobs, on_start, on_result, workers, self.means.limit, self.means.memory)
+        else:
+            from netwright.study.executors.serial import execute
+
+            execute(jobs, on_start, on_result)
+
+    def _score(self, store: Store, plan: planning.Plan, bar: Progress) -> None:
+        """One test evaluation a replicate, of the run that validation selected; then its weights are dropped."""
+        by_arm = {arm.name: arm for arm in self.request.arms}
+        cells = [(arm, seed) for arm in self.request.arms for seed in self.request.seeds]
+        bar.start("scoring", len(cells))
+        for _ in range(2):  # a selected run whose weights are gone is trained once more
+            scores = {(s.arm, s.seed): s for s in store.scores()}
+            records: dict[tuple[str, int], list[RunRecord]] = {}
+            for record in store.records():
+                records.setdefault((record.arm, record.seed), []).append(record)
+            again: list[Run] = []
+            for arm, seed in cells:
+                mine = records.get((arm.name, seed), [])
+                best = planning.select(mine, self.task)
+                key = best.key if best else digest(sorted(r.key for r in mine))[:32]
+                old = scores.get((arm.name, seed))
+                if old is None or old.key != key or bool(old.dropped) != any(r.state in CRASHES for r in mine):
+                    score = self._cell(store, plan, arm, seed, mine, best, key)
+                    if score is None:
+                        assert best is not None
+                        again.append(Run(best.key, best.arm, best.seed, best.trial, best.point, best.stage))
+                        continue
+                    store.put_score(score)
+                store.drop_weights([r.key for r in mine])
+                bar.advance(1, f"{arm.name} seed {seed}")
+            if not again:
+                return
+            store.requeue([run.key for run in again], redo=True)
+            for run in again:
+                job = work.Job(self.request, by_arm[run.arm], (run,), plan.widths[run.arm], plan.engines[run.arm])
+                store.lease(job.keys)
+                result = work.perform(job)
+                store.finish(result.records, result.weights)
+
+    def _cell(self, store: Store, plan: planning.Plan, arm: ArmSpec, seed: int, mine: list[RunRecord], best: RunRecord | None, key: str) -> Score | None:
+        crashes = [r for r in mine if r.state in CRASHES]
+        if crashes:
+            return Score(arm.name, seed, None, math.nan, dropped=f"{crashes[0].state}: {crashes[0].error}", key=key)
+        if best is None:
+            return Score(arm.name, seed, None, self.task.problem.worst, failed=True, key=key)
+        blob = store.weights(best.key)
+        if blob is None:
+            return None
+        run = Run(best.key, best.arm, best.seed, best.trial, best.point, best.stage)
+        value = work.test_score(self.request, arm, run, plan.widths[arm.name], blob)
+        lo, hi = plan.lr[arm.rule_family(self.task)]
+        place = math.log(best.point["lr"] / lo) / math.log(hi / lo) if hi > lo else 0.5
+        return Score(arm.name, seed, best.trial, value, at_edge=not planning.EDGE <= place <= 1 - planning.EDGE, key=key)
+
+    def _probe(self, store: Store, plan: planning.Plan, tell: Tell) -> None:
+        from netwright.study.probe import probe
+
+        costs, aa = probe(self.request, self.task, dict(plan.widths), tell)
+        for cost in costs:
+            store.put_cost(cost)
+        if aa is not None:
+            store.note(f"A/A {aa:.4f}")
+
+
+def _widening(widened: dict[str, tuple[float, float, int]], trials: int) -> Iterator[str]:
+    for family, (lo, hi, extra) in widened.items():
+        yield (
+            f"the best rate lay at the edge for most seeds: the range of {family} rules was widened once to [{lo:.2g}, {hi:.2g}], "
+            f"{extra} further trials beside {trials} for all its arms"
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def compare(arms: Sequence[str | ArmSpec], task: str | Task = "digits", *, extend: bool = False, confirm: bool = False, tell: Tell | None = None, **options: Any) -> StudyResult:
+    """Compare parts on a task: the first arm is the baseline. Returns the StudyResult; its report lies in the study's folder.
+
+        netwright.compare(["relu", "golu"], task="digits", seeds=10, trials=5)
+
+    extend: allow adding seeds to a study already looked at. confirm: run the leader and the baseline again on fresh seeds.
+    Other options: see Study.
+    """
+    study = Study(task, arms, **options)
+    result = study.run(tell, extend=extend)
+    write_report(study, result)
+    if confirm and (leader := leader_of(result)) is not None:
+        fresh = [s + max(study.request.seeds) + 1 for s in range(len(study.request.seeds))]
+        options = {**options, "seeds": fresh, "out": study.folder / "confirm"}
+        again = compare([result.baseline, leader], task, tell=tell, **options)
+        note = f"the leader {leader} on {len(fresh)} fresh seeds: {again.comparisons[0].reason}"
+        result = dataclasses.replace(result, notes=(*result.notes, note))
+        write_report(study, result)
+    return result
+
+
+def leader_of(result: StudyResult) -> str | None:
+    """The best arm of a screen (several comparisons), where it is called better than the baseline."""
+    better = [c for c in result.comparisons if c.b == result.baseline and c.verdict == "better"]
+    if len(result.comparisons) < 2 or not better:
+        return None
+    sign = 1 if result.higher_is_better else -1
+    return max(better, key=lambda c: sign * (c.difference or 0.0)).a
+
+
+def write_report(study: Study, result: StudyResult) -> Path:
+    """The HTML report in the study's folder, written whole or not at all."""
+    from netwright.report.html import page
+
+    path = study.folder / "report.html"
+    part = path.with_suffix(".part")
+    part.write_text(page(result), encoding="utf-8")
+    os.replace(part, path)
+    return path

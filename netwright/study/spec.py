@@ -1,0 +1,245 @@
+"""The frozen request: which arms, on which task, how many seeds and trials, at what equality of cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from netwright import catalogue
+from netwright.kinds.task import Task
+from netwright.names import printable, unknown
+from netwright.part import BadInput, Misfit, UnknownName
+from netwright.study.canonical import digest
+
+#: Comparability of records: raised when the meaning of a score changes (Major) or gains a field (Minor).
+PROTOCOL = "1.0"
+#: Raised by hand when the engines' numbers move; a golden-trajectory test fails when they move and this did not.
+ENGINE_VERSION = 1
+
+MATCHES = ("none", "params", "flops", "time")
+ENGINES = ("auto", "loop", "stack", "stack-compiled")
+EXECUTORS = ("auto", "serial", "processes", "ray")
+DEFAULT_ARM = "default"
+
+
+@final
+@dataclass(frozen=True)
+class ArmSpec:
+    """One assignment of parts to slots. parts: slot -> (part id, options); unnamed slots take the task's defaults."""
+
+    name: str
+    parts: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+
+    def filled(self, task: Task) -> dict[str, Any]:
+        """Every slot of the task: (part, options), or the name of a normalisation for the slot `norm`."""
+        out: dict[str, Any] = {}
+        for slot, default in task.slots.items():
+            if slot in self.parts:
+                part_id, options = self.parts[slot]
+                out[slot] = (catalogue.get(part_id), dict(options))
+            elif default:
+                out[slot] = default if slot == "norm" else catalogue.parse(default)
+        for slot, (part_id, options) in self.parts.items():
+            out.setdefault(slot, (catalogue.get(part_id), dict(options)))
+        return out
+
+    def rule_family(self, task: Task) -> str:
+        """The family whose learning-rate range the arm takes."""
+        part, _ = self.filled(task)["rule"]
+        return part.tags.family
+
+
+@final
+@dataclass(frozen=True)
+class Request:
+    """Everything that decides what is run. `study_id` leaves out the seeds, so that adding seeds extends a study."""
+
+    task: str  # a task id, or "path/to/file.py:NAME"
+    task_options: Mapping[str, Any]
+    arms: tuple[ArmSpec, ...]
+    seeds: tuple[int, ...]
+    trials: int = 5
+    match: str = "params"
+    baseline: str = ""
+    all_pairs: bool = False
+    engine: str = "auto"
+    device: str = "cpu"
+    precision: str = "fp32"
+    threads: int = 1
+    budget: Mapping[str, int] = field(default_factory=dict)  # {"steps": n, "batch": n} laid over the task's
+
+    @property
+    def study_id(self) -> str:
+        row = dataclasses.asdict(self)
+        row.pop("seeds")
+        return digest({"protocol": PROTOCOL, **row})[:16]
+
+
+def slots_of(task: Task) -> tuple[str, ...]:
+    """Slots an arm may fill on this task."""
+    extra = () if task.foreign else ("mlp",)
+    return tuple(dict.fromkeys((*task.slots, *extra)))
+
+
+def parse_arm(text: str, task: Task) -> ArmSpec:
+    """"golu", "swish:beta=2", "golu+mono-forward", or "default" (nothing changed) as an ArmSpec.
+
+    Raises UnknownName with near names, Misfit where no slot of the task admits a part, or two want the same slot.
+    """
+    text = printable(text).strip()
+    if text == DEFAULT_ARM:
+        return ArmSpec(DEFAULT_ARM)
+    admitted = slots_of(task)
+    parts: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    for piece in text.split("+"):
+        part, options = catalogue.parse(piece)
+        fits = [slot for slot in part.slots() if slot in admitted]
+        if not fits:
+            wants = ", ".join(part.slots()) or "none"
+            raise Misfit(
+                f"{part.id} fills the slot {wants}; {task.id} has the slots {', '.join(admitted)}: no slot admits it. "
+                "Choose another part or another task"
+            )
+        slot = fits[0]
+        if slot in parts:
+            raise Misfit(f"{text!r}: {parts[slot][0]} and {part.id} both fill the slot {slot}; an arm puts one part into a slot")
+        parts[slot] = (part.id, part.resolve(options) and options)
+        if slot == "rule":
+            _check_rule(part, task)
+    return ArmSpec(text, parts)
+
+
+def _check_rule(part: Any, task: Task) -> None:
+    missing = sorted(set(part.tags.needs) - set(task.problem.gives) - {"blocks"})
+    if missing:
+        raise Misfit(
+            f"{part.id} needs {', '.join(missing)}, which {task.id} doesn't offer "
+            f"(it offers {', '.join(sorted(task.problem.gives)) or 'nothing'})"
+        )
+    if part.tags.family not in task.lr:
+        raise Misfit(f"{task.id} has no learning-rate range for rules of the family {part.tags.family!r}")
+
+
+def make_request(
+    task: Task,
+    task_ref: str,
+    task_options: Mapping[str, Any],
+    arms: Sequence[str | ArmSpec],
+    *,
+    seeds: int | Sequence[int] = 10,
+    trials: int = 5,
+    match: str = "params",
+    baseline: str | None = None,
+    all_pairs: bool = False,
+    engine: str = "auto",
+    device: str = "cpu",
+    precision: str = "fp32",
+    threads: int = 1,
+    steps: int | None = None,
+    batch: int | None = None,
+) -> Request:
+    """Check every field early and name the one that is wrong."""
+    from netwright.train import PRECISIONS
+
+    specs = [arm if isinstance(arm, ArmSpec) else parse_arm(arm, task) for arm in arms]
+    if not specs:
+        raise BadInput("no arm given; name at least one part, e.g. compare(['relu', 'golu'], task='digits')")
+    names = [arm.name for arm in specs]
+    if twice := {n for n in names if names.count(n) > 1}:
+        raise BadInput(f"arm {sorted(twice)[0]!r} is given twice; each arm stands once")
+    for what, value, known in (("match", match, MATCHES), ("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
+        if value not in known:
+            raise unknown(what, value, known)
+    first = baseline or names[0]
+    if first not in names:
+        raise unknown("arm", first, names, owner="baseline")
+    specs.sort(key=lambda arm: arm.name != first)  # the baseline first, the others in the order given
+    numbers = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(s) for s in seeds)
+    if not numbers or len(set(numbers)) != len(numbers) or min(numbers) < 0:
+        raise BadInput(f"seeds={seeds!r}; give a number of at least 1, or different whole numbers from 0")
+    for what, value in (("trials", trials), ("threads", threads), ("steps", steps), ("batch", batch)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise BadInput(f"{what}={value!r}; expected a whole number of at least 1")
+    budget = {k: v for k, v in (("steps", steps), ("batch", batch)) if v is not None}
+    return Request(
+        task=task_ref, task_options=dict(task_options), arms=tuple(specs), seeds=numbers, trials=trials, match=match,
+        baseline=first, all_pairs=all_pairs, engine=engine, device=device, precision=precision, threads=threads, budget=budget,
+    )  # fmt: skip
+
+
+def open_task(ref: str, options: Mapping[str, Any], budget: Mapping[str, int] | None = None) -> Task:
+    """The task behind a reference: "digits", "task/digits:size=full", or "path/to/file.py:NAME"."""
+    head = ref.split(":")[0]
+    if head.endswith(".py"):
+        from netwright.usertask import load_file
+
+        task = load_file(ref)
+    else:
+        try:
+            part, given = catalogue.parse(ref, kind="task")
+        except UnknownName as error:
+            raise UnknownName(f"{error} (your own task: --task path/to/file.py:NAME)") from None
+        task = part.build(**(given | dict(options)))
+    return with_budget(task, budget or {})
+
+
+def with_budget(task: Task, budget: Mapping[str, int]) -> Task:
+    """The task with another number of steps or another batch; the evaluation grid scales along."""
+    if not budget:
+        return task
+    steps = budget.get("steps", task.steps)
+    evals = tuple(sorted({max(1, round(e * steps / task.steps)) for e in task.evals}))
+    return dataclasses.replace(task, steps=steps, batch=budget.get("batch", task.batch), evals=evals)
+
+
+def job_key(request: Request, task: Task, arm: ArmSpec, seed: int, point: Mapping[str, Any], widths: Sequence[int], engine: str, data_hash: str) -> str:
+    """Identity of one run: hash of everything that can change its result."""
+    filled = arm.filled(task)
+    parts = {
+        slot: value if isinstance(value, str) else [value[0].id, value[0].resolve(value[1]), catalogue.fingerprint(value[0])]
+        for slot, value in filled.items()
+    }
+    row = {
+        "schema": 1, "protocol": PROTOCOL, "engine_version": ENGINE_VERSION, "engine": engine,
+        "task": task.id, "task_version": task.version, "task_source": task.source_hash, "data": data_hash,
+        "host": task.host, "widths": list(widths), "slots": parts, "seed": seed, "point": dict(point),
+        "steps": task.steps, "batch": task.batch, "evals": list(task.evals), "device": request.device.split(":")[0],
+        "precision": request.precision, "optimizer": [task.optimizer, dict(task.optimizer_options), task.schedule, task.clip],
+    }  # fmt: skip
+    return digest(row)[:32]
+
+
+def environment(device: str = "cpu") -> dict[str, str]:
+    """Versions and machine, from a fixed list; no environment variables, no paths."""
+    import platform
+
+    import torch
+
+    rows = {
+        "netwright": _version("netwright"), "torch": torch.__version__, "numpy": _version("numpy"),
+        "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}", "cpu": _cpu(),
+    }  # fmt: skip
+    if device.startswith("cuda"):
+        rows["gpu"] = torch.cuda.get_device_name(device)
+        rows["cuda"] = str(torch.version.cuda)
+    return rows
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _cpu() -> str:
+    import platform
+
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

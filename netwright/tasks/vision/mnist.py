@@ -1,0 +1,48 @@
+"""MNIST: handwritten digits, 28 x 28 pixels; 60 000 images to train and validate on, the official 10 000 to test."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+
+from netwright.kinds.task import Data, Task, eval_grid, host_net, task_part
+from netwright.part import Option, Paper
+from netwright.tasks.vision._shared import Pool, classification, flat, normalised, official
+
+SHAPE = (1, 28, 28)
+#: size -> (training images, mlp widths, convnet widths, steps)
+SIZES = {"small": (10_000, (128, 128), (16, 32), 800), "full": (None, (256, 256), (24, 48), 4300)}
+
+
+@cache
+def pool(given: str) -> Pool:
+    """All images (70000, 1, 28, 28), normalised, their labels, and how many are training images."""
+    return normalised("mnist", "ylecun/mnist", 28, (0.1307,), (0.3081,), given)
+
+
+def read(seed: int, shape: tuple[int, ...], train: int | None, given: str) -> Data:
+    """5 000 of the training images validate."""
+    return official(pool(given), seed, shape, val=12, train=train)
+
+
+def mnist(size: str, host: str, data: str) -> Task:
+    """The task at one size: vectors (784,) for the host "mlp", images (1, 28, 28) for "convnet"."""
+    train, mlp, convnet, steps = SIZES[size]
+    problem = classification(flat(SHAPE) if host == "mlp" else SHAPE, delta=0.002)
+    return Task(
+        id="task/mnist", name="mnist", version=PART.version, size=size, summary=PART.summary, host=host, options={"host": host},
+        problem=problem, data=partial(read, shape=problem.input, train=train, given=data), net=partial(host_net, host, problem),
+        widths=mlp if host == "mlp" else convnet, steps=steps, batch=64 if size == "small" else 128, evals=eval_grid(steps),
+        lr={family: (1e-4, 1e-2, 1e-3) for family in ("backprop", "local", "feedback")}, schedule="cosine",
+        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "none" if host == "mlp" else "batch"},
+        control="rule/frozen-hidden",
+    )  # fmt: skip
+
+
+PART = task_part(
+    mnist,
+    paper=Paper(title="Gradient-Based Learning Applied to Document Recognition",
+                authors="LeCun, Y., Bottou, L., Bengio, Y. and Haffner, P.", year=1998, venue="Proceedings of the IEEE 86"),
+    options=(Option("host", "mlp", "the net that parts are put into", allowed=("mlp", "convnet")),
+             Option("data", "", "the folder that holds mnist/*.parquet; else NETWRIGHT_DATA, else the hub")),
+    versions={"1": {"small": "", "full": ""}},
+)  # fmt: skip
