@@ -12,6 +12,9 @@ from typing import final
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
+
+from netwright.part import Part
 
 _NOT_POINTWISE = {"multiheadattention", "softmin", "softmax", "softmax2d", "logsoftmax"}
 #: Activation functions as PyTorch names them, without underscores: "relu", "leakyrelu", "gelu", ...
@@ -27,9 +30,10 @@ def is_activation(module: nn.Module) -> bool:
     """An activation module: torch's own, one of this package, or one whose file is called `activation(s)`."""
     if any(cls.__module__ == "torch.nn.modules.activation" for cls in type(module).__mro__):
         return type(module).__name__.lower() not in _NOT_POINTWISE
-    if hasattr(type(module), "part") or type(module).__module__.startswith("netwright.activations"):
+    package, _, file = type(module).__module__.rpartition(".")
+    if isinstance(getattr(type(module), "part", None), Part) or f"{package}.{file}".startswith("netwright.activations"):
         return True
-    return type(module).__module__.rsplit(".", 1)[-1] in ("activation", "activations", "activations_me")
+    return file in ("activation", "activations", "activations_me") and next(module.children(), None) is None
 
 
 @final
@@ -44,21 +48,29 @@ class Unreached:
 
 
 def attributes(net: nn.Module, names: Mapping[int, str], places: set[int]) -> Iterator[Unreached]:
-    """Functions and modules kept as plain attributes: registered nowhere, so out of reach."""
+    """Functions and modules kept as plain attributes, modules that make a weight, and compiled parts: out of reach."""
+    scripted: list[str] = []
     for module in net.modules():
         if is_activation(module) or id(module) in places:
             continue
+        path = names[id(module)]
+        if isinstance(module, torch.jit.ScriptModule) and not path.startswith(tuple(scripted)):
+            scripted.append(f"{path}.")
+            yield Unreached(path, type(module).__name__, "whatever it calls", "TorchScript")
+        if isinstance(module, ParametrizationList):
+            for child in filter(is_activation, module):
+                yield Unreached(path, type(module).__name__, type(child).__name__, "computes a weight")
         for name, value in vars(module).items():
             plain = value.func if isinstance(value, partial) else value
             function = getattr(plain, "__name__", "")
             if callable(plain) and not isinstance(plain, type) and is_function(function):
-                yield Unreached(names[id(module)], type(module).__name__, function, f"attribute {name}")
+                yield Unreached(path, type(module).__name__, function, f"attribute {name}")
             if name.startswith("_") or not isinstance(value, (list, tuple, dict)):
                 continue
             for item in value.values() if isinstance(value, dict) else value:
                 if isinstance(item, nn.Module) and is_activation(item) and id(item) not in names:
                     how = f"plain {type(value).__name__} {name}"
-                    yield Unreached(names[id(module)], type(module).__name__, type(item).__name__, how)
+                    yield Unreached(path, type(module).__name__, type(item).__name__, how)
 
 
 def sources(net: nn.Module, names: Mapping[int, str], places: set[int]) -> Iterator[Unreached]:
@@ -70,7 +82,7 @@ def sources(net: nn.Module, names: Mapping[int, str], places: set[int]) -> Itera
 
 
 @cache
-def _calls(cls: type[nn.Module]) -> tuple[str, ...]:
+def _calls(cls: type) -> tuple[str, ...]:
     """Activation calls in the source of forward and of the methods of self it refers to."""
     calls: dict[str, None] = {}
     waiting, done = ["forward"], {"forward"}

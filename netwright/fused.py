@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
@@ -43,6 +44,16 @@ class _Compiler:
 
 
 compiler = _Compiler()
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Within it fused functions run their plain writing, silently: for debugging, and for checks that need no compiler."""
+    was, compiler.usable = compiler.usable, False
+    try:
+        yield
+    finally:
+        compiler.usable = was
 
 
 class _Lazy:

@@ -24,7 +24,9 @@ from netwright.kinds.activation import ActivationPart
 from netwright.names import near, unknown
 from netwright.part import BadInput, UnknownName
 
-_NEUTRAL = (nn.Identity, nn.modules.dropout._DropoutNd, nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd)
+_POOLS = ("_MaxPoolNd", "_AvgPoolNd", "_AdaptiveMaxPoolNd", "_AdaptiveAvgPoolNd")
+#: Modules that give as many channels as they take.
+_NEUTRAL = (nn.Identity, nn.modules.dropout._DropoutNd, *(getattr(nn.modules.pooling, name) for name in _POOLS))
 
 
 @final
@@ -72,8 +74,9 @@ def _layer(module: nn.Module | None) -> _Layer | None:
     if isinstance(module, nn.GroupNorm):
         return _Layer(module.num_channels, module.num_channels, 1, "GroupNorm.num_channels")
     # Subclasses of LayerNorm are known to normalise another dimension, so only the original tells where channels lie.
-    if type(module) in (nn.LayerNorm, nn.RMSNorm) and len(module.normalized_shape) == 1:  # type: ignore[union-attr]
-        size = module.normalized_shape[0]  # type: ignore[union-attr]
+    shape: Any = getattr(module, "normalized_shape", ())
+    if type(module) in (nn.LayerNorm, nn.RMSNorm) and len(shape) == 1:
+        size = shape[0]
         return _Layer(size, size, -1, f"{type(module).__name__}.normalized_shape")
     if isinstance(module, nn.Embedding):
         return _Layer(None, module.embedding_dim, -1, "Embedding.embedding_dim")
@@ -139,10 +142,15 @@ def unwrap(model: nn.Module) -> tuple[str, nn.Module]:
     return prefix, model
 
 
+def _plain(model: nn.Module) -> Iterator[nn.Module]:
+    """The modules whose attributes are Python's: those of TorchScript can take neither hooks nor attributes."""
+    return (m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule))
+
+
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Undoes what a forward leaves behind: attributes, buffers, training flags, the global generators."""
-    saved = [(m, dict(vars(m)), dict(m._buffers), dict(m._modules)) for m in model.modules()]
+    saved = [(m, dict(vars(m)), dict(m._buffers), dict(m._modules)) for m in _plain(model)]
     values = [(b, b.detach().clone()) for b in model.buffers() if not is_lazy(b)]
     cuda = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
     with torch.random.fork_rng(devices=cuda):
@@ -169,7 +177,7 @@ def look(model: nn.Module, places: set[int], example: Any = None) -> Look:
     """
     found = Look()
     prefix, net = unwrap(model)
-    names = {id(m): prefix + path for path, m in net.named_modules()}
+    names = {id(m): (prefix + path).rstrip(".") for path, m in net.named_modules()}
     if example is not None:
         _run(net, names, places, example, found)
     traced = _trace(net, prefix, places, found)
@@ -225,7 +233,7 @@ def _run(net: nn.Module, names: Mapping[int, str], places: set[int], example: An
     fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as exits:
         exits.enter_context(untouched(net))
-        for module in net.modules():
+        for module in _plain(net):
             module.training = False  # no dropout, no running statistics
             exits.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
             exits.callback(module.register_forward_hook(leave, always_call=True).remove)
@@ -314,9 +322,10 @@ def places_of(model: nn.Module, what: Any) -> list[Place]:
     matches = _matcher(model, what)
     named = list(model.named_modules(remove_duplicate=False))
     modules = dict(named)
-    hits = [(path, module) for path, module in named if ".parametrizations." not in path and matches(path, module)]
+    free = [(path, module) for path, module in named if ".parametrizations." not in f".{path}"]
+    hits = [(path, module) for path, module in free if matches(path, module)]
     if any(path == "" for path, _ in hits):
-        raise BadInput(f"the model itself matches ({type(model).__name__}) and nothing holds it; build the new one instead")
+        raise BadInput(f"the model itself matches ({type(model).__name__}); nothing holds it: build a new one instead")
     slots = {(id(modules[path.rpartition(".")[0]]), path.rpartition(".")[2]) for path, _ in hits}
     places: dict[int, Place] = {}
     for path, module in named:
@@ -367,20 +376,25 @@ def _named_matcher(model: nn.Module, what: str) -> Callable[[str, nn.Module], bo
     return lambda path, module: isinstance(module, part.module_type())
 
 
+def _spelt(cls: type) -> str:
+    """Where a type comes from, since several libraries have, for one, a GELU."""
+    return f"nn.{cls.__name__}" if cls.__module__.startswith("torch.nn.") else f"{cls.__module__}.{cls.__qualname__}"
+
+
 def nothing(model: nn.Module, what: Any, found: Look) -> BadInput:
+    """The error for a swap that matches no module: near types, activation modules and calls there are."""
+    held = {type(m).__name__: _spelt(type(m)) for m in model.modules()}
     types: dict[str, list[str]] = {}
     for path, module in model.named_modules():
-        if path and is_activation(module):
-            types.setdefault(type(module).__name__, []).append(path)
-    spelt = what.__name__ if isinstance(what, type) else str(what)
-    text = f"nothing in {type(model).__name__} matches {spelt!r}, nothing was changed"
-    if not isinstance(what, str):
-        close = near(spelt, {type(m).__name__ for m in model.modules()})
-        text += f"; near types: {', '.join(close)}" if close else ""
+        if path and is_activation(module) and ".parametrizations." not in f".{path}":
+            types.setdefault(_spelt(type(module)), []).append(path)
+    text = f"nothing in {type(model).__name__} is {_spelt(what) if isinstance(what, type) else repr(what)}"
+    if isinstance(what, type) and (close := near(what.__name__, held)):
+        text += f"; near types: {', '.join(held[name] for name in close)}"
     shown = [f"{name} ({', '.join(paths[:3])}{', ...' if len(paths) > 3 else ''})" for name, paths in types.items()]
     text += f"; activation modules: {', '.join(shown) or 'none'}"
     if found.unreached:
         calls = [f"{u.function} in {u.path or 'the model'}" for u in found.unreached]
         text += f"; activations that are calls, out of reach of any swap: {', '.join(calls[:8])}"
         text += f" and {len(calls) - 8} more" if len(calls) > 8 else ""
-    return BadInput(text)
+    return BadInput(f"{text}; nothing was changed")

@@ -10,7 +10,7 @@ from typing import Any, final
 
 import torch
 from torch import nn
-from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
+from torch.nn.utils.parametrize import is_parametrized
 
 from netwright import catalogue
 from netwright.calls import Unreached
@@ -156,17 +156,19 @@ class _Target:
 
 def _target(to: Any, options: dict[str, Any]) -> _Target:
     if isinstance(to, str):
-        part, given = _named_target(to)
-        return _part_target(part, given | options)
+        named, given = _named_target(to)
+        return _part_target(named, given | options)
     if isinstance(to, ActivationPart):
         return _part_target(to, options)
     if isinstance(to, nn.Module) or not callable(to):
         what = f"the module {type(to).__name__}(...)" if isinstance(to, nn.Module) else repr(to)
         raise BadInput(f"to is {what}; expected a part, an nn.Module class, or a function that returns a new module")
-    if isinstance(to, type) and to.__module__.startswith("netwright."):
-        for part in catalogue.parts("activation"):
-            if isinstance(part, ActivationPart) and part.module_type() is to:
-                return _part_target(part, options)
+    if isinstance(to, type) and isinstance(part := getattr(to, "part", None), ActivationPart):
+        return _part_target(part, options)
+    if isinstance(to, type) and to.__module__.startswith("netwright."):  # a class written by hand
+        for known in catalogue.parts("activation"):
+            if isinstance(known, ActivationPart) and known.module_type() is to:
+                return _part_target(known, options)
     return _factory_target(to, options)
 
 
@@ -267,7 +269,7 @@ def _refusals(model: nn.Module, place: Place, target: _Target, found: Look) -> l
     if is_parametrized(old):
         out.append(f"{path} is parametrised; remove the parametrisation first")
     for module in {id(m): m for p in place.paths for m in _along(model, p)}.values():
-        if _compiled(module) or isinstance(module, (torch.jit.ScriptModule, ParametrizationList)):
+        if _compiled(module) or isinstance(module, torch.jit.ScriptModule):
             kind = type(module).__name__
             out.append(f"{path} is inside a {kind}, which is compiled or scripted; swap in the original model")
     if getattr(old, "inplace", False) is True:

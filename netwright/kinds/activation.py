@@ -166,7 +166,7 @@ class Activation(nn.Module):
         """The learnable parameters, clamped to their bounds, shaped to broadcast against x."""
         out = []
         for item in self.part.learn:
-            p = self.get_parameter(item.name)
+            p = getattr(self, item.name)  # under functional_call a plain tensor
             if item.bounds is not None:
                 p = p.clamp(*item.bounds)
             if self.per == "channel":

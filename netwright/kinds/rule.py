@@ -20,11 +20,11 @@ from netwright.kinds import Kind
 from netwright.kinds.task import Problem
 from netwright.nets import Blocks, pooled, pooled_width
 from netwright.part import BadInput, Claim, Identity, Misfit, Option, Paper, Part
-from netwright.streams import initialise
+from netwright.streams import generator, initialise
 
 __all__ = [
-    "FAMILIES", "Blocks", "Misfit", "Phase", "Problem", "Rule", "RulePart", "Tags", "Toy", "gradients", "pooled", "pooled_width",
-    "rule", "toy", "trainable",
+    "FAMILIES", "Blocks", "Misfit", "Phase", "Problem", "Rule", "RulePart", "Tags", "Toy", "gradients",
+    "linear_gradients", "pooled", "pooled_width", "rule", "softmax_error", "trainable",
 ]  # fmt: skip
 
 #: Families share one learning-rate range of the task.
@@ -114,9 +114,15 @@ class Rule(nn.Module):
 @final
 @dataclass(frozen=True)
 class RulePart(Part):
-    """A learning rule. `build(net, problem, **options)` binds it to a net."""
+    """A learning rule. `build(net, problem, **options)` binds it to a net.
+
+    reference(rule, x, y, *draws) -> gradients by parameter name: the second writing of one step's update, without
+    autograd and without the rule's own methods, for the net of `Toy`. The check compares it with what the losses give,
+    in float64.
+    """
 
     cls: type[Rule] = Rule
+    reference: Callable[..., dict[str, Tensor]] | None = None
 
     @property
     def kind(self) -> str:
@@ -160,6 +166,7 @@ def rule(
     cls: type[Rule],
     *,
     paper: Paper,
+    reference: Callable[..., dict[str, Tensor]] | None = None,
     name: str = "",
     summary: str = "",
     formula: str = "",
@@ -178,10 +185,11 @@ def rule(
         name=name or kebab, paper=paper, summary=summary or (source.__doc__ or "").strip().split("\n")[0],
         formula=formula, tags=tags or Tags(), options=options, identities=identities, claims=claims,
         deviations=deviations, uses=uses, retired=retired, module=cls.__module__, cls=cls,
+        reference=reference,
     )  # fmt: skip
 
 
-# For claims and checks ------------------------------------------------------------------------------------------------
+# For references, claims and checks ------------------------------------------------------------------------------------
 
 
 def trainable(*modules: nn.Module) -> list[nn.Parameter]:
@@ -189,36 +197,44 @@ def trainable(*modules: nn.Module) -> list[nn.Parameter]:
     return list(dict.fromkeys(p for module in modules for p in module.parameters() if p.requires_grad))
 
 
-def toy(widths: Sequence[int] = (6, 5), inputs: int = 7, classes: int = 3, rows: int = 8, seed: int = 0) -> Toy:
-    """A small ReLU net with linear readout, a classification problem and one batch, all float64."""
-    g = torch.Generator().manual_seed(seed)
-    sizes = (inputs, *widths)
-    blocks = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in zip(sizes, sizes[1:], strict=False)]
-    net = Blocks(blocks, nn.Linear(sizes[-1], classes), [(w,) for w in widths]).double()
-    problem = Problem(
-        loss=F.cross_entropy, metric=lambda out, y: float((out.argmax(-1) == y).double().mean()), metric_name="accuracy",
-        higher_is_better=True, worst=0.0, delta=0.01, input=(inputs,), output=(classes,), classes=classes,
-        gives=frozenset({"labels", "vector"}), encode=lambda y: (y[..., None] == torch.arange(classes)).double(),
-    )  # fmt: skip
-    x = torch.randn(rows, inputs, generator=g, dtype=torch.float64)
-    return Toy(net, problem, x, torch.arange(rows) % classes, g)
-
-
 @final
 @dataclass(frozen=True, eq=False)
 class Toy:
-    """What `toy` makes. bind(cls, **options) is the rule on it, with every parameter and buffer drawn afresh."""
+    """What references and claims are written for: dense ReLU blocks, a linear readout, cross-entropy, a float64 batch.
 
-    net: Blocks
-    problem: Problem
-    x: Tensor
-    y: Tensor
-    generator: torch.Generator
+    Block k is Sequential(Linear, ReLU) with parameters net.blocks.k.0.weight and .bias; the readout's are net.readout.*
+    """
 
-    def bind(self, cls: Callable[..., Rule], **options: Any) -> Rule:
-        rule = cls(self.net, self.problem, **options).double()
-        initialise(rule, 0)
-        return rule
+    widths: tuple[int, ...] = (6, 5)
+    inputs: int = 7
+    classes: int = 3
+    rows: int = 8
+    seed: int = 0
+
+    @property
+    def problem(self) -> Problem:
+        return Problem(
+            loss=F.cross_entropy, metric=lambda out, y: float((out.argmax(-1) == y).double().mean()),
+            metric_name="accuracy", higher_is_better=True, worst=0.0, delta=0.01,
+            input=(self.inputs,), output=(self.classes,), classes=self.classes, gives=frozenset({"labels", "vector"}),
+            encode=lambda y: (y[..., None] == torch.arange(self.classes)).double(),
+        )  # fmt: skip
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """x (rows, inputs) and labels y (rows,)."""
+        x = torch.randn(self.rows, self.inputs, generator=generator(self.seed, "probe"), dtype=torch.float64)
+        return x, torch.arange(self.rows) % self.classes
+
+    def bind(self, build: Callable[..., Rule], **options: Any) -> Rule:
+        """build(net, problem, **options) with every parameter and buffer drawn by the seed, in float64."""
+        sizes = (self.inputs, *self.widths)
+        with torch.device("meta"):
+            blocks = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in zip(sizes, sizes[1:], strict=False)]
+            net = Blocks(blocks, nn.Linear(sizes[-1], self.classes), [(width,) for width in self.widths])
+            bound = build(net, self.problem, **options)
+        bound.to_empty(device="cpu")
+        initialise(bound, self.seed)
+        return bound.double()
 
 
 def gradients(rule: Rule, x: Tensor, y: Tensor, *draws: Tensor) -> dict[str, Tensor]:
@@ -230,6 +246,18 @@ def gradients(rule: Rule, x: Tensor, y: Tensor, *draws: Tensor) -> dict[str, Ten
     total = torch.stack(list(rule.losses(x, y, *draws))).sum()
     grads = torch.autograd.grad(total, list(named.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(named, grads, strict=True))
+
+
+def linear_gradients(path: str, delta_BN: Tensor, x_BM: Tensor) -> dict[str, Tensor]:
+    """Gradients of weight (N, M) and bias (N,) of the Linear at `path`, for input x and error delta at its output."""
+    return {f"{path}.weight": delta_BN.T @ x_BM, f"{path}.bias": delta_BN.sum(0)}
+
+
+def softmax_error(out_BK: Tensor, y_B: Tensor) -> Tensor:
+    """Gradient of the mean cross-entropy at the logits: (softmax(out) - one-hot(y)) / B."""
+    error = torch.softmax(out_BK, -1)
+    error[torch.arange(len(y_B)), y_B] -= 1
+    return error / len(y_B)
 
 
 KIND = Kind("rule", "rules", "how a net learns")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright.kinds import Kind
-from netwright.nets import Blocks, ConvNet, Mlp
+from netwright.nets import Blocks, ConvNet, Mlp, TinyTransformer
 from netwright.part import BadInput, Claim, Option, Paper, Part
 from netwright.streams import permutation
 

@@ -146,14 +146,14 @@ def label(axes: Axes, x: str = "", y: str = "") -> None:
         axes.annotate(y, (2, 1), (0, 6), corner, "offset points", color=MUTED, fontsize=10.5, va="bottom")
 
 
-def svg(figure: Figure, name: str, title: str, themed: bool = True, paths: bool = False) -> str:
+def svg(figure: Figure, name: str, title: str, themed: bool = True) -> str:
     """The figure as an SVG element to stand in a page. `name` prefixes every id; `title` is what a screen reader says.
 
-    themed: colours become CSS variables with the colour as their fallback. paths: letters as outlines, for formulas,
-    whose fonts a reader may not have; else text stays text. The bytes depend on the figure alone.
+    themed: colours become CSS variables with the colour as their fallback. Text stays text; the bytes depend on the
+    figure alone.
     """
     out = io.StringIO()
-    with settings({"svg.fonttype": "path" if paths else "none"}):
+    with settings():
         FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return element(out.getvalue(), name, title, themed)
 

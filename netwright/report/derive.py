@@ -99,3 +99,20 @@ def score_span(arms: Sequence[ArmResult]) -> tuple[float, float] | None:
     lo, hi = min(means + kept), max(means + kept)
     pad = 0.05 * (hi - lo) or 0.05 * abs(hi) or 1e-3
     return lo - pad, hi + pad
+
+
+def paired_span(c: Comparison, delta: float) -> tuple[float, float]:
+    """An axis that holds zero, +-delta, every paired difference and the interval."""
+    ends = (*c.differences.values(), c.difference, *(c.interval or ()), delta, -delta, 0.0)
+    values = [v for v in ends if finite(v)]
+    pad = 0.06 * (max(values) - min(values)) or 1e-3
+    return min(values) - pad, max(values) + pad
+
+
+def shared_span(comparisons: Sequence[Comparison], delta: float) -> tuple[float, float] | None:
+    """One axis for all comparisons; None where it would flatten most of them."""
+    spans = [paired_span(c, delta) for c in comparisons]
+    if not spans:
+        return None
+    lo, hi = min(span[0] for span in spans), max(span[1] for span in spans)
+    return (lo, hi) if hi - lo <= 4 * median(span[1] - span[0] for span in spans) else None

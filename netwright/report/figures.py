@@ -7,6 +7,7 @@ their names stand above them as text of the page.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -15,8 +16,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.markers import CARETLEFTBASE, CARETRIGHTBASE
+from matplotlib.patches import PathPatch
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter
+from matplotlib.transforms import Affine2D
 
 from netwright.names import slug
 from netwright.report import canvas, words
@@ -35,11 +40,16 @@ from netwright.report.canvas import (
     panel,
     settings,
 )
-from netwright.report.derive import limits, ranked, score_span, selected, tuning_curve, validation
+from netwright.report.derive import limits, paired_span, ranked, score_span, selected, tuning_curve, validation
 from netwright.study.records import FAILURES, Comparison, RunRecord, StudyResult
 
 WIDTH, HEIGHT = 352, 232
 MOST_LINES = 250  # learning curves drawn in one panel; more are thinned evenly
+
+#: TeX's words that mathtext spells otherwise.
+SPELLED = {"le": r"\leq", "ge": r"\geq", "lt": "<", "gt": ">", "tfrac": r"\frac"}
+SPELLED |= {"lvert": r"\vert ", "rvert": r"\vert ", "lVert": r"\Vert ", "rVert": r"\Vert ", "bigl": "", "bigr": ""}
+MACROS = re.compile(rf"\\({'|'.join(SPELLED)})(?![A-Za-z])")
 
 Shape = Sequence[tuple[float, float, float]]  # (x, f, f')
 
@@ -139,25 +149,6 @@ def _bar(axes: Axes, pair: tuple[float, float] | None, y: float, colour: str, sp
             axes.plot([x], [y], marker=arrow, color=colour, ms=6, clip_on=False, mew=0)
 
 
-def shared_span(comparisons: Sequence[Comparison], delta: float) -> tuple[float, float] | None:
-    """One axis for all comparisons; None where it would flatten most of them."""
-    spans = [s for s in (_span(c, delta) for c in comparisons) if s is not None]
-    if not spans:
-        return None
-    lo, hi = min(s[0] for s in spans), max(s[1] for s in spans)
-    return (lo, hi) if hi - lo <= 4 * float(np.median([s[1] - s[0] for s in spans])) else None
-
-
-def _span(c: Comparison, delta: float) -> tuple[float, float] | None:
-    values = [
-        v
-        for v in (*c.differences.values(), c.difference, *(c.interval or ()), delta, -delta, 0.0)
-        if v is not None and math.isfinite(v)
-    ]
-    pad = 0.06 * (max(values) - min(values))
-    return (min(values) - pad, max(values) + pad) if pad else (-1e-3, 1e-3)
-
-
 @settings()
 def paired(result: StudyResult, comparison: Comparison, span: tuple[float, float] | None = None) -> Figure:
     """One dot a seed: score(a) - score(b); above them the mean and its interval; the band is +-delta."""
@@ -180,9 +171,7 @@ def paired(result: StudyResult, comparison: Comparison, span: tuple[float, float
         [top, *range(1, len(seeds) + 1, every)],
         ["mean", *(f"{'' if i else 'seed '}{s}" for i, s in enumerate(seeds[::every]))],
     )
-    axes.set(
-        ylim=(len(seeds) + 1, -2.2), xlim=span or _span(comparison, result.delta if words.finite(result.delta) else 0.0)
-    )
+    axes.set(ylim=(len(seeds) + 1, -2.2), xlim=span or paired_span(comparison, result.delta))
     axes.grid(False, axis="y")
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -369,18 +358,19 @@ def shapes_png(curves: Mapping[str, Shape], scale: float = 2.0) -> bytes:
 def formula_svg(tex: str, size: float = 18.0, name: str = "") -> str:
     """A formula (TeX without dollar signs) as an SVG element; as escaped plain text where mathtext can't read it."""
     source = tex.strip()
+    known = MACROS.sub(lambda match: SPELLED[match[1]], source)
     try:
-        with settings({"text.parse_math": True, "font.size": size}):
-            if not source or "$" in source.replace(r"\$", ""):
-                raise ValueError("not one formula")
-            figure = Figure(figsize=(8, 1), dpi=72, facecolor="none")
-            text = figure.text(0.5, 0.5, f"${source}$", color=INK)
-            canvas.FigureCanvasAgg(figure)
-            box = text.get_window_extent()
-            figure.set_size_inches((box.width + 6) / 72, (box.height + 6) / 72)
-            text.set(x=3 / (box.width + 6), y=0.5, va="center")
-            return canvas.svg(figure, name or f"formula-{slug(source, 30)}", source, paths=True)
-    except (ValueError, RuntimeError):
+        if not source or "$" in source.replace(r"\$", ""):
+            raise ValueError("not one formula")
+        with settings({"text.parse_math": True}):
+            letters = TextPath((0, 0), f"${known}$", size=size, prop=FontProperties(math_fontfamily="cm"))
+            box = letters.get_extents()
+            width, height = box.width + 4, box.height + 4
+            figure = Figure(figsize=(width / 72, height / 72), dpi=72, facecolor="none")
+            place = Affine2D().translate(2 - box.x0, 2 - box.y0)
+            figure.add_artist(PathPatch(letters, transform=place, facecolor=INK, linewidth=0))
+            return canvas.svg(figure, name or f"formula-{slug(source, 30)}", source)
+    except (ValueError, RuntimeError, AttributeError):  # the last where there is nothing but space
         return f'<code class="formula">{escape(source)}</code>'
 
 

@@ -22,6 +22,7 @@ from netwright.report.derive import (
     ranked,
     records_by_arm,
     selected,
+    shared_span,
     tuning_curve,
     validation,
     went_wrong,
@@ -69,7 +70,7 @@ def _context(result: StudyResult) -> dict[str, Any]:
         "ranking_wide": _svg(figures.ranking(result, 1000), "rank-wide", "ranking of the arms with intervals"),
         "ranking_narrow": _svg(figures.ranking(result, 352), "rank-narrow", "ranking of the arms with intervals"),
         "paired": _paired(result),
-        "shared_axis": figures.shared_span(result.comparisons, _delta(result)) is not None,
+        "shared_axis": shared_span(result.comparisons, result.delta) is not None,
         "delta": f"{result.delta:g}" if words.finite(result.delta) else "",
         "learning": _learning(result, by_arm),
         "tuning": _tuning(result, by_arm),
@@ -89,10 +90,6 @@ def _context(result: StudyResult) -> dict[str, Any]:
 
 def _svg(figure: Figure, name: str, title: str) -> Markup:
     return Markup(canvas.svg(figure, name, title))
-
-
-def _delta(result: StudyResult) -> float:
-    return result.delta if words.finite(result.delta) else 0.0
 
 
 def _answer(c: Comparison, result: StudyResult) -> dict[str, Any]:
@@ -161,7 +158,7 @@ def _ranking(result: StudyResult) -> list[dict[str, Any]]:
 
 
 def _paired(result: StudyResult) -> list[dict[str, Any]]:
-    span = figures.shared_span(result.comparisons, _delta(result))
+    span = shared_span(result.comparisons, result.delta)
     return [
         {
             "a": c.a,

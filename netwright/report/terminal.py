@@ -78,15 +78,8 @@ def _verdicts(result: StudyResult) -> list[tuple[str, str]]:
     """(verdict, its line) for every comparison: the sentence, the reason, what it would take to tell."""
     said = []
     for c in result.comparisons:
-        reason = words.clean(c.reason)
-        said.append(
-            (
-                c.verdict,
-                " ".join(
-                    filter(None, (f"{words.sentence(c)}.", reason, words.to_tell(c, result), words.remark(c.hint)))
-                ),
-            )
-        )
+        told = (f"{words.sentence(c)}.", words.clean(c.reason), words.to_tell(c, result), words.remark(c.hint))
+        said.append((c.verdict, " ".join(filter(None, told))))
     return said
 
 

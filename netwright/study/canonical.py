@@ -22,7 +22,9 @@ FLOAT = "$float"
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, str)):
+    if value is None or type(value) in (str, int, bool) or isinstance(value, str):
+        return value
+    if type(value) is float and math.isfinite(value):
         return value
     if isinstance(value, Integral):
         return int(value)

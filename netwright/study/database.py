@@ -20,6 +20,7 @@ from netwright.study.canonical import canonical_json, parse
 from netwright.study.lock import FileLock, Held, Owner, network, owner_from
 from netwright.study.salvage import Salvage, rescue, settle
 from netwright.study.tables import (
+    TABLES,
     Damaged,
     build,
     census,
@@ -208,21 +209,20 @@ class Database(ABC):
         assert self._db is not None  # only inside a transaction
         put(self._db, table, stamped(table, *values))
 
-    def _select(self, table: str, where: str = "ORDER BY rowid", *values: Any) -> list[dict[str, Any]]:
-        def fetch(db: sqlite3.Connection) -> tuple[list[str], list[tuple[Any, ...]]]:
-            cursor = db.execute(f"SELECT * FROM {table} {where}", values)
-            return [column[0] for column in cursor.description], cursor.fetchall()
-
+    def _query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._mutex, plain(self.path):
             if self._db is not None:
-                names, rows = fetch(self._db)
-            else:
-                # A connection kept open would keep the owner from folding its log into the file.
-                with closing(connect(self.path, "ro")) as db:
-                    names, rows = fetch(db)
+                return self._db.execute(statement, values).fetchall()
+            # A connection kept open would keep the owner from folding its log into the file.
+            with closing(connect(self.path, "ro")) as db:
+                return db.execute(statement, values).fetchall()
+
+    def _select(self, table: str, where: str = "ORDER BY rowid", *values: Any) -> list[dict[str, Any]]:
+        columns = (*TABLES[table], "updated", "checksum")
+        rows = self._query(f"SELECT {','.join(columns)} FROM {table} {where}", *values)
         if not all(whole(table, row) for row in rows):
             raise Damaged(f"{self.path}: a row of {table} is damaged. Run the same command again: it saves the others")
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        return [dict(zip(columns, row, strict=True)) for row in rows]
 
     def _meta(self, name: str) -> Any:
         rows = self._select("meta", "WHERE key=?", name)
@@ -238,7 +238,12 @@ def salvage(folder: str | Path) -> Salvage | None:
         lock = _acquire(path, "", None, bool(network(path.parent.resolve())))
         try:
             settle(path)
-            return None if path.exists() and not examine(path.parent) else rescue(path)
+            if path.exists():
+                with closing(connect(path)) as db:
+                    refuse_newer(db, path)
+                if not problems(path, write=True):
+                    return None
+            return rescue(path)
         finally:
             lock.release()
 
@@ -291,4 +296,4 @@ def _prepare(path: Path, study_id: str) -> Salvage | None:
     with closing(connect(path)) as db:
         refuse_newer(db, path)
         _other(path, meta(db).get("study"), study_id)
-    return rescue(path) if problems(path) else None
+    return rescue(path) if problems(path, write=True) else None

@@ -24,6 +24,7 @@ from netwright.study import tables
 from netwright.study.canonical import parse
 from netwright.study.tables import PAGE, TABLES, Row, build, connect, identity, plain, refuse_newer, stamped, whole
 
+_WORK = ".salvage-"
 _SIDECARS = ("-wal", "-journal", "-shm")
 
 
@@ -58,6 +59,8 @@ def rescue(path: Path) -> Salvage:
             raise BadInput(f"there is no {path.name} in {path.parent} to salvage")
         with closing(connect(path, "ro")) as db:
             refuse_newer(db, path)
+        for left in path.parent.glob(f"{_WORK}*"):  # by a salvage that was killed
+            shutil.rmtree(left, ignore_errors=True)
         rows, lost, names = _remains(path)
         report = Salvage(path, _free_name(path), {table: len(found) for table, found in rows.items()}, lost, names)
         number = 1 + max((row[0] for row in rows["notes"].values()), default=0)
@@ -96,9 +99,9 @@ def _remains(path: Path) -> tuple[dict[str, dict[Row, Row]], dict[str, int | Non
     """Every whole row of a damaged file by table and name, how many are lost, and the names of those where known."""
     kept: dict[str, dict[Row, Row]] = {table: {} for table in TABLES}
     named: dict[str, set[Row]] = {table: set() for table in TABLES}
-    cut = set(TABLES)  # tables whose end SQLite never came to
+    cut = set(TABLES)  # tables that SQLite could not read to their end
     carved: dict[tuple[str, Row], Row] = {}
-    with tempfile.TemporaryDirectory(prefix=".salvage-", dir=path.parent) as name:
+    with tempfile.TemporaryDirectory(prefix=_WORK, dir=path.parent) as name:
         folder = Path(name)
         build(folder / "empty", {})
         # Page 1 is the same in every store but for a few counters: where it is damaged, an empty store's replaces it.
@@ -116,7 +119,7 @@ def _remains(path: Path) -> tuple[dict[str, dict[Row, Row]], dict[str, int | Non
                     index = f"sqlite_autoindex_{table}_1"
                     names, listed = _try(db, f"SELECT {','.join(columns[:n])} FROM {table} INDEXED BY {index}")
                     named[table].update(names if listed else [*names, *(row[:n] for row in rows)])
-                    if complete:
+                    if complete and listed:
                         cut.discard(table)
             for row in _cells(copy.read_bytes()):
                 for table in TABLES:
@@ -166,7 +169,7 @@ def _try(db: sqlite3.Connection, statement: str) -> tuple[list[Row], bool]:
     try:
         for row in db.execute(statement):
             rows.append(row)
-    except (sqlite3.Error, MemoryError, OverflowError):
+    except (sqlite3.Error, UnicodeDecodeError, MemoryError, OverflowError):
         return rows, False
     return rows, True
 

@@ -65,7 +65,7 @@ class Store(Database):
                 self._put_run(now)
 
     def _put_back(self) -> None:
-        self.requeue(run.key for run in self.runs("leased", "running"))
+        self.requeue([key for key, state in self.states().items() if state in ("leased", "running")])
 
     def _runs(self, keys: Iterable[str]) -> list[dict[str, Any]]:
         found = []
@@ -159,7 +159,7 @@ class Store(Database):
 
     def states(self) -> dict[str, str]:
         """The state of every run by key, superseded ones among them."""
-        return {row["key"]: row["state"] for row in self._select("runs")}
+        return dict(self._query("SELECT key, state FROM runs ORDER BY rowid"))
 
     def _move(self, keys: Iterable[str], sources: Collection[str], target: str) -> tuple[str, ...]:
         with self._transaction():
@@ -250,19 +250,19 @@ class Store(Database):
         with self._transaction() as db:
             db.executemany("DELETE FROM weights WHERE key=?", [(key,) for key in keys])
 
-    def _bases(self) -> dict[tuple[str, int], str]:
+    def _bases(self, where: str = "", *values: Any) -> dict[tuple[str, int], str]:
         """By arm and seed: the digest of the keys of all runs that count there, which its score was selected from."""
         keys: dict[tuple[str, int], list[str]] = {}
-        for row in self._select("runs"):
-            if row["state"] != "superseded":
-                keys.setdefault((row["arm"], row["seed"]), []).append(row["key"])
+        for arm, seed, key in self._query(f"SELECT arm, seed, key FROM runs WHERE state!='superseded'{where}", *values):
+            keys.setdefault((arm, seed), []).append(key)
         return {place: digest(sorted(found)) for place, found in keys.items()}
 
     def put_score(self, score: Score) -> None:
         """Stores a replicate's score. It counts while exactly the present runs of its arm and seed do."""
+        place = (score.arm, int(score.seed))
         with self._transaction():
-            basis = self._bases().get((score.arm, score.seed), "")
-            self._put("scores", score.arm, int(score.seed), basis, canonical_json(score))
+            basis = self._bases(" AND arm=? AND seed=?", *place).get(place, "")
+            self._put("scores", *place, basis, canonical_json(score))
 
     def scores(self) -> tuple[Score, ...]:
         """The scores that count, in the order they were first stored; none where a replicate's runs have changed."""
@@ -294,9 +294,9 @@ class Store(Database):
     def environments(self) -> tuple[tuple[dict[str, Any], tuple[str, ...]], ...]:
         """Every environment that has results which count, with their keys. More than one: the study mixes them."""
         covered: dict[str, list[str]] = {}
-        for row in self._select("runs"):
-            if row["record"] and row["state"] != "superseded":
-                covered.setdefault(row["environment"], []).append(row["key"])
+        counting = "WHERE record IS NOT NULL AND state!='superseded' ORDER BY rowid"
+        for name, key in self._query(f"SELECT environment, key FROM runs {counting}"):
+            covered.setdefault(name, []).append(key)
         rows = [(parse(row["value"]), tuple(covered.get(row["id"], ()))) for row in self._select("environments")]
         return tuple(row for row in rows if row[1])
 

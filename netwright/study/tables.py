@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -38,6 +37,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
 Row = tuple[Any, ...]
 #: SQLite's codes for a file that is not as written; ERROR because a statement of ours fails only on foreign tables.
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+_ADVICE = "Run the same command again: it saves every row that is still whole"
 
 
 class Damaged(BadInput):
@@ -58,7 +58,7 @@ def plain(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", -1) & 0xFF
         what = f"{path}: {error}"
         if code in _DAMAGE:
-            raise Damaged(f"{what}. Run the same command again: it saves every row that is still whole") from error
+            raise Damaged(f"{what}. {_ADVICE}") from error
         if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
             why = "The disk is full or failing; what was stored before is kept. Free some space and run this again"
         elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
@@ -70,6 +70,8 @@ def plain(path: Path) -> Iterator[None]:
         raise BadInput(f"{what}. {why}") from error
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror or error}; check that the folder is writable and not full") from error
+    except UnicodeDecodeError as error:
+        raise Damaged(f"{path}: {error}. {_ADVICE}") from error
     except (OverflowError, UnicodeEncodeError) as error:
         raise BadInput(f"{path}: a value can't be stored: {error}") from error
 
@@ -165,31 +167,26 @@ def meta(db: sqlite3.Connection) -> dict[str, Any]:
 
 
 def refuse_newer(db: sqlite3.Connection, path: Path) -> None:
-    """Raises BadInput where a newer release wrote the file."""
-    schema = meta(db).get("schema")
-    if schema is None:
-        try:
-            schema = db.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.Error:
-            return
-    if schema > SCHEMA:
+    """Raises BadInput where a newer release wrote the file. Only a whole row says so: a header may have been hit."""
+    if (schema := meta(db).get("schema", SCHEMA)) > SCHEMA:
         raise BadInput(
             f"{path} was written by a newer netwright (its schema is {schema}, this release knows {SCHEMA}); "
             "upgrade netwright, or choose another folder"
         )
 
 
-def problems(path: Path) -> list[str]:
-    """What is wrong with the file: its header, SQLite's integrity check, the row checksums and the number of rows."""
-    with open(path, "rb") as file:
-        header = file.read(100)
-    # Page size, file versions, reserved bytes and payload fractions: SQLite reads some other values, but writes none.
-    if header[16:18] != struct.pack(">H", PAGE) or {*header[18:20]} - {1, 2} or header[20:24] != b"\x00\x40\x20\x20":
-        return ["the header is damaged"]
+def problems(path: Path, write: bool = False) -> list[str]:
+    """What is wrong with the file: SQLite's integrity check, the header, the row checksums and the number of rows.
+
+    write: try to begin writing too, for a header can forbid that alone; only for the owner, before it opens its store.
+    """
+    # The file is never opened by hand: closing it would drop the locks of this process's other connections.
     try:
-        with closing(connect(path, "ro")) as db:
+        with closing(connect(path, "rw" if write else "ro")) as db:
+            if write:
+                db.execute("BEGIN IMMEDIATE")
             found = [row[0] for row in db.execute("PRAGMA integrity_check(9)") if row[0] != "ok"]
-            for pragma, wanted in (("application_id", APPLICATION), ("user_version", SCHEMA)):
+            for pragma, wanted in (("application_id", APPLICATION), ("user_version", SCHEMA), ("page_size", PAGE)):
                 if db.execute(f"PRAGMA {pragma}").fetchone()[0] != wanted:
                     found.append(f"{pragma} is not {wanted}")
             for table in TABLES:
@@ -198,7 +195,12 @@ def problems(path: Path) -> list[str]:
             if meta(db).get("census") != census(db):
                 found.append("the number of rows is not what was stored")
             return found
+    except UnicodeDecodeError as error:  # in the name of a column
+        return [str(error)]
     except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", -1) & 0xFF in (*_DAMAGE, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_NOMEM):
+        code = getattr(error, "sqlite_errorcode", -1) & 0xFF
+        if code == sqlite3.SQLITE_READONLY and all(os.access(p, os.W_OK) for p in (path, path.parent)):
+            return ["the header says that the file can't be written"]
+        if code in (*_DAMAGE, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_NOMEM):
             return [str(error)]
         raise  # a lock or the disk: no reason to touch the file

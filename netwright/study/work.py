@@ -127,6 +127,8 @@ def build_rule(task: Task, arm: ArmSpec, seed: int, widths: Sequence[int], point
         return rule
     rule.to_empty(device="cpu")
     initialise(rule, seed)
+    if task.host == "convnet":  # convolutions on a CPU run 1.4 times faster with the channels innermost
+        rule.to(memory_format=torch.channels_last)
     return rule.to(device)
 
 

@@ -12,7 +12,7 @@ from netwright.part import Claim, Paper, Protocol
 
 
 def golu(x: Tensor) -> Tensor:
-    # exp(-x) overflows and the gradient is then 0 * inf; left of -10 the gate is below the smallest number of every dtype.
+    # exp(-x) overflows and the gradient is then 0 * inf; left of -10 the gate is 0 in every dtype.
     gate = torch.exp(-torch.exp(-x.clamp(min=-10.0)))
     return torch.where(x < -10.0, 0.0, x * gate)
 

@@ -11,8 +11,8 @@ from netwright.kinds.rule import pooled, pooled_width
 
 @final
 class Head(nn.Module):
-    """A linear map without bias of a block's output: (B, D) -> (B, O), per position (B, L, D) -> (B, L, O), and of the mean
-    over H and W for (B, C, H, W)."""
+    """A linear map without bias of a block's output: (B, D) -> (B, O), per position (B, L, D) -> (B, L, O),
+    and of the mean over H and W where it is (B, C, H, W)."""
 
     def __init__(self, shape: tuple[int, ...], outputs: int) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ from typing import final
 
 from torch import Tensor
 
-from netwright.kinds.rule import Rule, Tags, rule
+from netwright.kinds.rule import Rule, Tags, linear_gradients, rule, softmax_error
 from netwright.part import Paper
 
 
@@ -22,8 +22,23 @@ class Backprop(Rule):
         yield self.problem.loss(self.net(x), y)
 
 
+def reference(rule: Rule, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """The chain rule by hand: delta_k = (delta_(k+1) W_(k+1)) * 1[h_k > 0], dW_k = delta_k^T h_(k-1)."""
+    linears = [block[0] for block in rule.net.blocks] + [rule.net.readout]
+    hidden = [x]
+    for linear in linears[:-1]:
+        hidden.append((hidden[-1] @ linear.weight.T + linear.bias).clamp(min=0))
+    delta = softmax_error(hidden[-1] @ linears[-1].weight.T + linears[-1].bias, y)
+    grads = linear_gradients("net.readout", delta, hidden[-1])
+    for k in reversed(range(len(linears) - 1)):
+        delta = (delta @ linears[k + 1].weight) * (hidden[k + 1] > 0)
+        grads |= linear_gradients(f"net.blocks.{k}.0", delta, hidden[k])
+    return grads
+
+
 PART = rule(
     Backprop,
+    reference=reference,
     formula=r"\Delta\theta \propto -\partial L(f_\theta(x), y) / \partial\theta",
     paper=Paper(
         title="Learning representations by back-propagating errors",

@@ -9,8 +9,8 @@ from netwright.part import Option, Paper
 from netwright.tasks.vision._shared import Pool, classification, flat, normalised, official
 
 SHAPE = (1, 28, 28)
-#: size -> (training images, mlp widths, convnet widths, steps)
-SIZES = {"small": (10_000, (128, 128), (16, 32), 800), "full": (None, (256, 256), (24, 48), 4300)}
+#: size -> (training images, mlp widths, convnet widths, steps, batch)
+SIZES = {"small": (10_000, (128, 128), (16, 32), 800, 64), "full": (None, (256, 256), (24, 48), 4300, 128)}
 
 
 @cache
@@ -26,12 +26,12 @@ def read(seed: int, shape: tuple[int, ...], train: int | None, given: str) -> Da
 
 def mnist(size: str, host: str, data: str) -> Task:
     """The task at one size: vectors (784,) for the host "mlp", images (1, 28, 28) for "convnet"."""
-    train, mlp, convnet, steps = SIZES[size]
+    train, mlp, convnet, steps, batch = SIZES[size]
     problem = classification(flat(SHAPE) if host == "mlp" else SHAPE, delta=0.002)
     return Task(
         id="task/mnist", name="mnist", version=PART.version, size=size, summary=PART.summary, host=host, options={"host": host},
         problem=problem, data=partial(read, shape=problem.input, train=train, given=data), net=partial(host_net, host, problem),
-        widths=mlp if host == "mlp" else convnet, steps=steps, batch=64 if size == "small" else 128, evals=eval_grid(steps),
+        widths=mlp if host == "mlp" else convnet, steps=steps, batch=batch, evals=eval_grid(steps),
         lr={family: (1e-4, 1e-2, 1e-3) for family in ("backprop", "local", "feedback")}, schedule="cosine",
         slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "none" if host == "mlp" else "batch"},
         control="rule/frozen-hidden",
@@ -44,5 +44,5 @@ PART = task_part(
                 authors="LeCun, Y., Bottou, L., Bengio, Y. and Haffner, P.", year=1998, venue="Proceedings of the IEEE 86"),
     options=(Option("host", "mlp", "the net that parts are put into", allowed=("mlp", "convnet")),
              Option("data", "", "the folder that holds mnist/*.parquet; else NETWRIGHT_DATA, else the hub")),
-    versions={"1": {"small": "", "full": ""}},
+    versions={"1": {"small": "50ac262a5b1edbdf", "full": "50ac262a5b1edbdf"}},
 )  # fmt: skip

@@ -1,0 +1,54 @@
+# Two commands do everything on a fresh machine with Python 3.11 or later and a package index:
+#   make demo    compares six activations on the digits data and writes a report to demo/
+#   make test    runs every test
+# The others: check, check-all, bench, evidence, clean.
+
+PYTHON ?= python3
+# What tests and bench need. [ray], [gpu] and the hub client of [data] are large and optional: make EXTRAS=bench,dev,ray test
+EXTRAS ?= bench,dev
+WORKERS ?= 2
+ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+# One compute thread a worker: more would fight over the cores, and sums would depend on their number.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.DEFAULT_GOAL := test
+.PHONY: demo test check check-all bench evidence clean
+
+$(READY): pyproject.toml constraints.txt
+	@echo "== making .venv with [$(EXTRAS)] at the versions of constraints.txt"
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "netwright needs Python 3.11 or later; set PYTHON=")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRAS)]"
+	@touch $@
+
+demo: $(READY)
+	@echo "== comparing six activations on the digits data: 10 seeds, 5 trials each; the report goes to demo/"
+	$(BIN)/netwright compare relu gelu silu mish golu snake --task digits --seeds 10 --tune 5 --out demo
+
+test: $(READY)
+	@echo "== every test, $(WORKERS) workers"
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+check: $(READY)
+	@echo "== lint, format, types, laws of the house"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(ONE_THREAD) $(BIN)/python -m pytest -q tests/test_house.py
+
+check-all: $(READY)
+	@echo "== every part against its second writing; results go to evidence/checks.json"
+	$(ONE_THREAD) $(BIN)/python -m netwright.testing --all
+
+bench: $(READY)
+	@for file in benchmarks/*.py; do echo "== $$file"; $(ONE_THREAD) $(BIN)/python $$file || exit 1; done
+
+evidence: $(READY)
+	@for file in evidence/commands/*.py; do echo "== $$file"; $(ONE_THREAD) $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf .venv build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

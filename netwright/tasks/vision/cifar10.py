@@ -1,0 +1,53 @@
+"""CIFAR-10: photographs of ten classes, 32 x 32 pixels; 50 000 images to train and validate on, the official 10 000 to test."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+
+from netwright.kinds.task import Data, Task, eval_grid, host_net, task_part
+from netwright.part import Option, Paper
+from netwright.tasks.vision._shared import Pool, classification, crop_and_flip, flat, normalised, official
+
+SHAPE = (3, 32, 32)
+#: size -> (training images, mlp widths, convnet widths, steps)
+SIZES = {"small": (10_000, (128, 128), (16, 32, 64), 1000), "full": (None, (256, 256), (32, 64, 112), 8000)}
+
+
+@cache
+def pool(given: str) -> Pool:
+    """All images (60000, 3, 32, 32), normalised a channel, their labels, and how many are training images."""
+    return normalised("cifar10", "uoft-cs/cifar10", 32, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), given)
+
+
+def read(seed: int, shape: tuple[int, ...], train: int | None, given: str) -> Data:
+    """5 000 of the training images validate."""
+    return official(pool(given), seed, shape, val=10, train=train)
+
+
+def cifar10(size: str, host: str, data: str) -> Task:
+    """The task at one size: images (3, 32, 32), cropped and mirrored, for "convnet"; vectors (3072,) as they are for "mlp".
+
+    The convnet's first block halves the image, which makes a step four times cheaper.
+    """
+    train, mlp, convnet, steps = SIZES[size]
+    image = host == "convnet"
+    problem = classification(SHAPE if image else flat(SHAPE), delta=0.005)
+    return Task(
+        id="task/cifar10", name="cifar10", version=PART.version, size=size, summary=PART.summary, host=host,
+        options={"host": host}, problem=problem, data=partial(read, shape=problem.input, train=train, given=data),
+        net=partial(host_net, host, problem, stride=2), widths=convnet if image else mlp,
+        steps=steps, batch=64, evals=eval_grid(steps), augment=crop_and_flip if image else None,
+        lr={family: (2e-4, 2e-2, 2e-3) for family in ("backprop", "local", "feedback")},
+        optimizer="adamw", weight_decay=0.02, schedule="warmup-cosine",
+        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "batch" if image else "none"},
+        control="rule/frozen-hidden",
+    )  # fmt: skip
+
+
+PART = task_part(
+    cifar10,
+    paper=Paper(title="Learning Multiple Layers of Features from Tiny Images", authors="Krizhevsky, A.", year=2009,
+                venue="Technical report, University of Toronto"),
+    options=(Option("host", "convnet", "the net that parts are put into", allowed=("convnet", "mlp")),
+             Option("data", "", "the folder that holds cifar10/*.parquet; else NETWRIGHT_DATA, else the hub")),
+)  # fmt: skip

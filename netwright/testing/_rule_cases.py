@@ -1,0 +1,159 @@
+"""What the checks of rules run on: small hosts in float64, and a rule at each of its settings on those it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from netwright.kinds.rule import Blocks, Problem, Rule, RulePart, Tags
+from netwright.losses import accuracy, cross_entropy, mean_squared_error, mse, nats, one_hot, same
+from netwright.nets import ConvNet, Mlp, TinyTransformer, norm_named
+from netwright.part import Misfit
+from netwright.streams import generator, initialise
+from netwright.testing import Skip, expect
+
+BATCH = 6
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Host:
+    """A small net to bind rules to, its problem, and a batch of `BATCH` rows drawn by a seed."""
+
+    name: str
+    net: Callable[[], Blocks]
+    problem: Problem
+    batch: Callable[[torch.Generator], tuple[Tensor, Tensor]]
+
+
+def _problem(loss: Any, shape: tuple[int, ...], output: tuple[int, ...], classes: int | None, gives: str) -> Problem:
+    metric = {cross_entropy: accuracy if len(output) == 1 else nats}.get(loss, mse)
+    return Problem(
+        loss, metric, metric.__name__, higher_is_better=metric is accuracy, worst=0.0, delta=0.01, input=shape,
+        output=output, classes=classes, gives=frozenset(gives.split()),
+        encode=(lambda y: one_hot(y, classes)) if classes else same,
+    )  # fmt: skip
+
+
+@cache
+def hosts() -> tuple[Host, ...]:
+    """The hosts of every check: classes and real targets of vectors, images under batch normalisation, tokens."""
+
+    def fill(norm: str) -> dict[str, Any]:
+        return {"activation": lambda channels, dim: nn.GELU(), "norm": norm_named(norm)}
+
+    def normal(*shape: int) -> Callable[[torch.Generator], Tensor]:
+        return lambda g: torch.randn(BATCH, *shape, generator=g, dtype=torch.float64)
+
+    def labels(classes: int, *shape: int) -> Callable[[torch.Generator], Tensor]:
+        return lambda g: torch.randint(classes, (BATCH, *shape), generator=g)
+
+    def both(x: Callable[..., Tensor], y: Callable[..., Tensor]) -> Callable[[torch.Generator], tuple[Tensor, Tensor]]:
+        return lambda g: (x(g), y(g))
+
+    return (
+        Host(
+            "mlp", lambda: Mlp(12, 3, (8, 7, 6), fill("none")),
+            _problem(cross_entropy, (12,), (3,), 3, "labels vector"), both(normal(12), labels(3)),
+        ),
+        Host(
+            "mlp with batch norm", lambda: Mlp(12, 3, (8, 7), fill("batch")),
+            _problem(cross_entropy, (12,), (3,), 3, "labels vector"), both(normal(12), labels(3)),
+        ),
+        Host(
+            "mlp for real targets", lambda: Mlp(5, 2, (8, 7), fill("none")),
+            _problem(mean_squared_error, (5,), (2,), None, "targets vector"), both(normal(5), normal(2)),
+        ),
+        Host(
+            "convnet with batch norm", lambda: ConvNet((2, 6, 6), 3, (4, 6), fill("batch")),
+            _problem(cross_entropy, (2, 6, 6), (3,), 3, "labels image"), both(normal(2, 6, 6), labels(3)),
+        ),
+        Host(
+            "transformer", lambda: TinyTransformer(11, 5, 8, 2, (12, 10), fill("layer")),
+            _problem(cross_entropy, (5,), (5, 11), 11, "tokens"), both(labels(11, 5), labels(11, 5)),
+        ),
+    )  # fmt: skip
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A rule part at one setting on one host that it fits."""
+
+    part: RulePart
+    host: Host
+    options: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.host.name}{''.join(f', {k}={v}' for k, v in self.options.items())}"
+
+    @property
+    def tags(self) -> Tags:
+        return self.part.tags_at(**self.options)
+
+    def rule(self, seed: int = 0) -> Rule:
+        """The rule built on meta and drawn by the seed, in float64 and in training mode."""
+        with torch.device("meta"):
+            rule = self.part.build(self.host.net(), self.host.problem, **self.options)
+        rule.to_empty(device="cpu")
+        initialise(rule, seed)
+        return rule.double().train()
+
+    def step(self, rule: Rule, seed: int = 0) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """x, y and the rule's draws for one step."""
+        x, y = self.host.batch(generator(seed, "probe", self.host.name))
+        return x, y, rule.draw(x, y, generator(seed, "draw"))
+
+
+def cases(part: RulePart) -> list[Case]:
+    """The default setting on every host the rule fits, each other on the first; raises Wrong where it fits none."""
+    found = []
+    for options in part.settings():
+        for host in hosts():
+            case = Case(part, host, options)
+            try:
+                case.rule()
+            except Misfit:
+                continue
+            found.append(case)
+            if options:
+                break
+    expect(found, "the rule fits none of the hosts", given=[host.name for host in hosts()])
+    return found
+
+
+def in_steps(part: RulePart) -> Iterator[tuple[Case, Rule, Tensor, Tensor, tuple[Tensor, ...]]]:
+    """Each case with its rule and one batch, for rules that learn in steps."""
+    if part.tags.closed_form:
+        raise Skip("learns in closed form, not in steps")
+    for case in cases(part):
+        rule = case.rule()
+        yield case, rule, *case.step(rule)
+
+
+def far(a: Tensor, b: Tensor, scale: float | None = None) -> float:
+    """Largest difference, relative to `scale` (by default the largest value of b)."""
+    if not a.numel():
+        return 0.0
+    worst = (a - b).abs().max().item()
+    return worst / max(b.abs().max().item() if scale is None else scale, 1e-30) if worst else 0.0
+
+
+def state(rule: Rule) -> dict[str, Tensor]:
+    return {name: t.detach().clone() for name, t in (*rule.named_parameters(), *rule.named_buffers())}
+
+
+def reach(rule: Rule, x: Tensor, y: Tensor, *draws: Tensor) -> list[dict[int, Tensor | None]]:
+    """For every loss: parameter id -> its gradient, or None where the loss doesn't reach it."""
+    params = [p for unit in rule.units() for p in unit]
+    found = []
+    for loss in rule.losses(x, y, *draws):
+        expect(loss.dim() == 0, "a loss isn't a scalar", got=tuple(loss.shape))
+        grads = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
+        found.append(dict(zip(map(id, params), grads, strict=True)))
+    return found
