@@ -45,7 +45,7 @@ check-all: $(READY)
 	$(ONE_THREAD) $(BIN)/python -m netwright.testing --all
 
 bench: $(READY)
-	@for file in benchmarks/*.py; do echo "== $$file"; $(ONE_THREAD) $(BIN)/python $$file || exit 1; done
+	@for file in benchmarks/[!_]*.py; do echo "== $$file"; $(ONE_THREAD) $(BIN)/python $$file || exit 1; done
 
 evidence: $(READY)
 	@for file in evidence/commands/*.py; do echo "== $$file"; $(ONE_THREAD) $(BIN)/python $$file || exit 1; done

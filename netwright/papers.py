@@ -150,3 +150,11 @@ def reference_line(paper: Paper) -> str:
     where = ", ".join(filter(None, (paper.venue, paper.arxiv and f"arXiv:{paper.arxiv}")))
     place = ", ".join(filter(None, (where, paper.equation and f"equation {paper.equation}")))
     return f"{who}{paper.title}{when}." + (f" {place}." if place else "")
+
+
+def cite(*parts: str | Part) -> str:
+    """BibTeX of the papers behind parts, each once: cite("golu", "swish"). Raises UnknownName with near names."""
+    from netwright import catalogue
+
+    named = [part if isinstance(part, Part) else catalogue.parse(part)[0] for part in parts]
+    return "\n".join(dict.fromkeys(bibtex(part.paper) for part in named))

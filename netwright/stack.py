@@ -1,44 +1,64 @@
 """The same step for K copies at once: copies that differ in seed or rate, nothing else.
 
-The copies' parameters lie in one flat tensor (K, P), so that one optimizer call updates them all; the losses of all copies
-are one vmap over functional_call, and one ordinary backward through their sum gives every copy its own gradient.
+Every parameter is held once, with the copies along dim 0; losses and gradients of all copies are one vmap(grad) over
+functional_call, and one optimizer updates them all.
 A copy's own rate scales the update that the optimizer computed at rate 1, which is exact for the optimizers in OPTIMIZERS.
+
+Shape suffixes: K copies, B batch, N rows of a split.
 """
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call, grad_and_value, vmap
 
 from netwright.kinds.rule import Rule
 from netwright.kinds.task import Data
 from netwright.part import Misfit
 from netwright.streams import generator
-from netwright.train import SCHEDULES, Outcome, Setting, autocast, cast, make_optimizer, order, spared
+from netwright.train import SCHEDULES, Outcome, Setting, autocast, cast, first_bad_module, make_optimizer, orders, spared
 
-EVAL_CHUNK = 2048  # rows times copies a stacked prediction takes at once
+EVAL_CHUNK = 8192  # rows times copies that a stacked prediction takes at once
 
 
 def skeleton(module: nn.Module) -> list[Any]:
-    """What two copies must have in common: the tree of types, plain settings, and the shapes of parameters and buffers.
+    """What two copies must have in common: the tree of types, their settings, and the shapes of parameters and buffers.
 
     torch.func would silently run the first copy's modules for all copies, so this is compared before stacking.
     """
     rows: list[Any] = []
     for path, sub in module.named_modules():
-        plain = {
-            k: v for k, v in vars(sub).items()
-            if not k.startswith("_") and isinstance(v, (bool, int, float, str, tuple, type(None))) and k != "training"
-        }  # fmt: skip
+        settings = {k: _plain(v) for k, v in vars(sub).items() if not (k.startswith("__") or k in _INTERNAL)}
         own = [(n, tuple(t.shape), t.dtype) for n, t in (*sub.named_parameters(recurse=False), *sub.named_buffers(recurse=False))]
-        rows.append((path, type(sub), sub.extra_repr() if not own else "", sorted(plain.items(), key=lambda kv: kv[0]), own))
+        rows.append((path, type(sub), settings, own))
     return rows
+
+
+#: What every module holds and no setting is in.
+_INTERNAL = frozenset(vars(nn.Module()))
+
+
+def _plain(value: Any) -> Any:
+    """A setting in a form that can be compared; objects that can't be looked into count by their type."""
+    if isinstance(value, (bool, int, float, str, bytes, type(None), torch.dtype, torch.device)):
+        return (type(value), repr(value))  # 1, 1.0 and True are three settings, and one NaN is like another
+    if isinstance(value, Mapping):
+        return sorted((repr(k), _plain(v)) for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(repr, value))
+    if isinstance(value, Tensor):
+        return (tuple(value.shape), value.dtype, None if value.is_meta else value.detach().cpu().flatten().tolist())
+    if callable(value) and hasattr(value, "__qualname__"):
+        return (value.__module__, value.__qualname__)
+    return type(value)
 
 
 @final
@@ -63,26 +83,13 @@ class _After(nn.Module):
         self.rule.after_step()
 
 
-class _Flat:
-    """Some parameters of all copies as one leaf (K, P), seen through views."""
-
-    def __init__(self, names: Sequence[str], copies: Sequence[Mapping[str, Tensor]], decay: float) -> None:
-        self.names = list(names)
-        first = copies[0]
-        self.shapes = [first[n].shape for n in names]
-        self.sizes = [first[n].numel() for n in names]
-        rows = [torch.cat([c[n].detach().reshape(-1) for n in names]) for c in copies]
-        self.leaf = torch.stack(rows).requires_grad_()
-        self.decay = decay
-
-    def views(self) -> dict[str, Tensor]:
-        k = len(self.leaf)
-        pieces = self.leaf.split(self.sizes, 1)
-        return {n: piece.view(k, *s) for n, piece, s in zip(self.names, pieces, self.shapes, strict=True)}
-
-
+@final
 class Stack:
-    """K copies of one rule, trained together. Raises Misfit where the copies can't be stacked, saying why."""
+    """K copies of one rule, trained together. Raises Misfit where the copies can't be stacked, saying why.
+
+    params: name -> (K, *shape), what is trained; fixed: the other parameters; buffers. The rules themselves stay as they
+    were given, until `bind`.
+    """
 
     def __init__(self, rules: Sequence[Rule], settings: Sequence[Setting], compiled: bool = False) -> None:
         first = skeleton(rules[0])
@@ -92,118 +99,133 @@ class Stack:
         if len(rules[0].phases()) > 1:
             raise Misfit(f"{type(rules[0]).__name__} trains in phases, which a stack doesn't; use the loop engine")
         self.settings, self.k = list(settings), len(rules)
+        self.setting = settings[0]
         self.rule = copy.deepcopy(rules[0])
         self.rule.train()
         self._losses, self._after = _Losses(self.rule), _After(self.rule)
         self.calls_after = type(self.rule).after_step is not Rule.after_step
-        s = settings[0]
-        off = spared(rules[0])
-        trained = {id(p) for unit in rules[0].units() for p in unit}
+
         named = [dict(rule.named_parameters()) for rule in rules]
-        groups: dict[float, list[str]] = {}
-        for name, p in named[0].items():
-            if id(p) in trained:
-                groups.setdefault(0.0 if id(p) in off else s.weight_decay, []).append(name)
-        self.flats = [_Flat(names, named, decay) for decay, names in groups.items() if names]
-        frozen = [n for n, p in named[0].items() if id(p) not in trained]
-        self.fixed = {n: torch.stack([c[n].detach() for c in named]) for n in frozen}
-        buffers = [dict(rule.named_buffers()) for rule in rules]
-        self.buffers = {n: torch.stack([b[n] for b in buffers]) for n in buffers[0]}
-        self.optimizer = make_optimizer([{"params": [f.leaf], "weight_decay": f.decay} for f in self.flats], s, 1.0)
-        device = self.flats[0].leaf.device
-        dtype = self.flats[0].leaf.dtype
-        self.rates = torch.tensor([t.lr for t in self.settings], dtype=dtype, device=device)[:, None]
         names_of = {id(p): n for n, p in named[0].items()}
         self.units = [[names_of[id(p)] for p in unit] for unit in rules[0].units()]
-        self.total = torch.compile(self._total) if compiled else self._total
-        self.bad = torch.zeros(self.k, dtype=torch.long, device=device)  # the first bad step, 0 while sound
+        trained = {name for unit in self.units for name in unit}
+        stacked = {n: torch.stack([own[n].detach() for own in named]) for n in named[0]}
+        self.params = {n: v for n, v in stacked.items() if n in trained}
+        self.fixed = {n: v for n, v in stacked.items() if n not in trained}
+        buffers = [dict(rule.named_buffers()) for rule in rules]
+        self.buffers = {n: torch.stack([own[n] for own in buffers]) for n in buffers[0]}
+
+        off = {names_of[i] for i in spared(rules[0]) if i in names_of}
+        split = [[v for n, v in self.params.items() if n not in off], [v for n, v in self.params.items() if n in off]]
+        decays = (self.setting.weight_decay, 0.0)
+        groups = [{"params": values, "weight_decay": decay} for values, decay in zip(split, decays, strict=True) if values]
+        self.optimizer = make_optimizer(groups, self.setting, 1.0)
+        self._rates = {n: self._column([t.lr for t in settings], v) for n, v in self.params.items()}
+        self._compute = torch.compile(_own_code(self._gradients), dynamic=False) if compiled else self._gradients
+        self.bad = torch.zeros(self.k, dtype=torch.long)  # the first bad step of each copy, 0 while sound
+        self.fresh: list[int] = []  # copies that went bad in the last step
         self.step_count = 0
 
+    @staticmethod
+    def _column(values: Any, like: Tensor) -> Tensor:
+        """One value a copy, shaped to broadcast against a stacked parameter."""
+        return torch.as_tensor(values, dtype=like.dtype, device=like.device).view(-1, *[1] * (like.dim() - 1))
+
     def state(self) -> dict[str, Tensor]:
-        """Every parameter and buffer, stacked along dim 0 (views: copy what you keep)."""
-        out = dict(self.fixed)
-        for flat in self.flats:
-            out |= {n: v.detach() for n, v in flat.views().items()}
-        return out | self.buffers
+        """Every parameter and buffer, the copies along dim 0 (live: copy what you keep)."""
+        return {**self.fixed, **self.params, **self.buffers}
 
     def copy_state(self, k: int) -> dict[str, Tensor]:
         """The state dict of one copy."""
         keep = set(self.rule.state_dict())
         return {n: v[k].clone() for n, v in self.state().items() if n in keep}
 
+    def bind(self, rules: Sequence[Rule]) -> None:
+        """Make the parameters and buffers of each rule a view of its copy, so that it always shows the copy's state."""
+        for k, rule in enumerate(rules):
+            for name, p in rule.named_parameters():
+                p.data = self.state()[name][k]
+            for name, _ in rule.named_buffers():
+                path, _, leaf = name.rpartition(".")
+                rule.get_submodule(path)._buffers[leaf] = self.buffers[name][k]
+
     def _call(self, module: nn.Module, state: Mapping[str, Tensor], *args: Tensor) -> Any:
         return functional_call(module, {f"rule.{n}": v for n, v in state.items()}, args)
 
-    def _total(self, leaves: list[Tensor], x: Tensor, y: Tensor, *draws: Tensor) -> Tensor:
-        """Summed losses of every copy: (K,)."""
-        params = dict(self.fixed)
-        for flat, leaf in zip(self.flats, leaves, strict=True):
-            pieces = leaf.split(flat.sizes, 1)
-            params |= {n: p.view(self.k, *s) for n, p, s in zip(flat.names, pieces, flat.shapes, strict=True)}
+    def _gradients(
+        self, params: dict[str, Tensor], fixed: dict[str, Tensor], buffers: dict[str, Tensor], *batch: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        def one(params: dict[str, Tensor], others: dict[str, Tensor], *batch: Tensor) -> Tensor:
+            return self._call(self._losses, {**others, **params}, *batch)
 
-        def one(params: dict[str, Tensor], buffers: dict[str, Tensor], *batch: Tensor) -> Tensor:
-            return self._call(self._losses, params | buffers, *batch)
+        grads, losses = vmap(grad_and_value(one), randomness="error")(params, {**fixed, **buffers}, *batch)
+        return losses, grads
 
-        return vmap(one, randomness="error")(params, self.buffers, x, y, *draws)
+    def gradients(self, x: Tensor, y: Tensor, draws: tuple[Tensor, ...] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses (K,) and the gradient of each copy's own by name; x (K, B, ...), y (K, B, ...), draws along dim 0."""
+        with autocast(self.setting, x.device):
+            return self._compute(self.params, self.fixed, self.buffers, x, y, *draws)
 
-    def losses(self, x: Tensor, y: Tensor, draws: tuple[Tensor, ...] = ()) -> Tensor:
-        """Losses (K,) with their graph; x (K, B, ...), y (K, B, ...), draws stacked along dim 0."""
-        with autocast(self.settings[0], x.device):
-            return self.total([f.leaf for f in self.flats], x, y, *draws)
-
+    @torch.no_grad()
     def step(self, x: Tensor, y: Tensor, draws: tuple[Tensor, ...] = (), factor: float = 1.0) -> Tensor:
         """One step of every copy; returns the losses (K,), detached. A copy whose loss isn't finite stops moving."""
         self.step_count += 1
-        losses = self.losses(x, y, draws)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.sum().backward()
+        with torch.enable_grad():
+            losses, grads = self.gradients(x, y, draws)
         losses = losses.detach()
-        with torch.no_grad():
-            self.bad = torch.where((self.bad == 0) & ~torch.isfinite(losses), self.step_count, self.bad)
-            if self.settings[0].clip is not None:
-                self._clip(self.settings[0].clip)
-            before = [f.leaf.detach().clone() for f in self.flats]
-            self.optimizer.step()
-            rates = self.rates * factor
-            for flat, old in zip(self.flats, before, strict=True):
-                # p <- p_old + rate * (update at rate 1)
-                moved = torch.addcmul(old, flat.leaf - old, rates)
-                flat.leaf.copy_(torch.where(self.bad[:, None] == 0, moved, old) if bool(self.bad.any()) else moved)
+        grads = {n: g.detach().contiguous() for n, g in grads.items()}  # fused kernels read them in the parameter's order
+        self._note_bad(torch.isfinite(losses))
+        if self.setting.clip is not None:
+            self._clip(grads, self.setting.clip)
+        before = {}
+        for name, value in self.params.items():
+            before[name] = value.clone()
+            value.grad = grads[name]
+        self.optimizer.step()
+        sound = self.bad == 0 if bool(self.bad.any()) else None
+        for name, value in self.params.items():
+            old = before[name]
+            rates = self._rates[name] if factor == 1.0 else self._rates[name] * factor
+            torch.lerp(old, value, rates, out=value)  # p <- p_old + rate * (update at rate 1)
+            if sound is not None:
+                value.copy_(torch.where(self._column(sound, old) != 0, value, old))
         if self.calls_after:
-            self._after_step()
+            vmap(lambda state: self._call(self._after, state), randomness="error")(self.state())
         return losses
 
-    @torch.no_grad()
-    def _clip(self, limit: float) -> None:
+    def _note_bad(self, finite_K: Tensor) -> None:
+        self.fresh = []
+        if not bool(finite_K.all()):
+            new = ~finite_K.cpu() & (self.bad == 0)
+            self.bad[new] = self.step_count
+            self.fresh = new.nonzero()[:, 0].tolist()
+
+    def _clip(self, grads: Mapping[str, Tensor], limit: float) -> None:
         """Each copy's gradient of each unit is scaled to a norm of at most `limit`."""
-        grads: dict[str, Tensor] = {}
-        for flat in self.flats:
-            if flat.leaf.grad is not None:
-                grads |= dict(zip(flat.names, flat.leaf.grad.split(flat.sizes, 1), strict=True))
         for unit in self.units:
-            mine = [grads[n] for n in unit if n in grads]
+            mine = [grads[n] for n in unit]
             if mine:
-                norm = torch.stack([g.square().sum(1) for g in mine]).sum(0).sqrt()
-                scale = (limit / (norm + 1e-6)).clamp(max=1.0)[:, None]
+                norm_K = torch.stack([g.flatten(1).square().sum(1) for g in mine]).sum(0).sqrt()
+                scale_K = (limit / (norm_K + 1e-6)).clamp(max=1.0)
                 for g in mine:
-                    g.mul_(scale)
+                    g.mul_(self._column(scale_K, g))
 
     @torch.no_grad()
-    def _after_step(self) -> None:
-        vmap(lambda state: self._call(self._after, state), randomness="error")(self.state())
-
-    @torch.no_grad()
-    def predict(self, x: Tensor, shared: bool = False) -> Tensor:
-        """Predictions of every copy in evaluation mode: x (K, N, ...), or (N, ...) where `shared`; out (K, N, ...)."""
+    def predict(self, x: Tensor) -> Tensor:
+        """Predictions of every copy in evaluation mode: x (K, N, ...), out (K, N, ...)."""
         self.rule.eval()
-        state = self.state()
-        rows = max(1, EVAL_CHUNK // self.k) if not shared else EVAL_CHUNK
-        n = x.shape[0] if shared else x.shape[1]
-        call = vmap(lambda s, b: functional_call(self.rule, s, (b,)), in_dims=(0, None if shared else 0))
-        with autocast(self.settings[0], x.device):
-            pieces = [call(state, x[i : i + rows] if shared else x[:, i : i + rows]).float() for i in range(0, n, rows)]
+        rows = max(1, EVAL_CHUNK // self.k)
+        call = vmap(lambda state, part: functional_call(self.rule, state, (part,)))
+        with autocast(self.setting, x.device):
+            pieces = [call(self.state(), part).float() for part in x.split(rows, 1)]
         self.rule.train()
         return torch.cat(pieces, 1)
+
+
+def _own_code(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A copy of a bound method with a code object of its own: the compiler limits how often one may be compiled anew."""
+    f: Any = method.__func__  # type: ignore[attr-defined]
+    return types.FunctionType(f.__code__.replace(), f.__globals__, f.__name__, f.__defaults__, f.__closure__).__get__(method.__self__)  # type: ignore[attr-defined]
 
 
 def train_stack(rules: Sequence[Rule], data: Sequence[Data], settings: Sequence[Setting], compiled: bool = False) -> list[Outcome]:
@@ -214,17 +236,17 @@ def train_stack(rules: Sequence[Rule], data: Sequence[Data], settings: Sequence[
     pairs = [cast(rule, pool_x, s) for rule, s in zip(rules, settings, strict=True)]
     rules, x_pool = [p[0] for p in pairs], pairs[0][1]
     stack = Stack(rules, settings, compiled)
+    stack.bind(rules)  # a rule's draws, and the search for a bad module, see the copy as it is now
     s, problem = settings[0], rules[0].problem
     outs = [Outcome() for _ in rules]
     train_KN, val_KN = torch.stack([d.train for d in data]), torch.stack([d.val for d in data])
     draw_from = [generator(t.seed, "draw") for t in settings]
     augment_from = [generator(t.seed, "augment") for t in settings]
-    orders = [order(len(d.train), s.batch, s.steps, t.seed) for d, t in zip(data, settings, strict=True)]
     draws_any = type(rules[0]).draw is not Rule.draw
     factor = SCHEDULES[s.schedule]
     sums, count, evals = torch.zeros(stack.k), 0, set(s.evals)
-    for step, positions in enumerate(zip(*orders, strict=True)):
-        rows_KB = train_KN.gather(1, torch.stack(positions).to(train_KN.device))
+    for step, positions_KB in enumerate(orders(train_KN.shape[1], s.batch, s.steps, [t.seed for t in settings])):
+        rows_KB = train_KN.gather(1, positions_KB.to(train_KN.device))
         x, y = x_pool[rows_KB], pool_y[rows_KB]
         if s.augment is not None:
             x = torch.stack([s.augment(xk, g) for xk, g in zip(x, augment_from, strict=True)])
@@ -233,23 +255,21 @@ def train_stack(rules: Sequence[Rule], data: Sequence[Data], settings: Sequence[
             each = [r.draw(xk, yk, g) for r, xk, yk, g in zip(rules, x, y, draw_from, strict=True)]
             draws = tuple(torch.stack(d) for d in zip(*each, strict=True))
         losses = stack.step(x, y, draws, factor(step, s.steps))
+        for k in stack.fresh:
+            outs[k].bad_step = step + 1
+            outs[k].bad_module = first_bad_module(rules[k], x[k], y[k], tuple(d[k] for d in draws))
+        if stack.fresh and bool(stack.bad.all()):
+            break
         sums, count = sums + losses.cpu(), count + 1
         if step + 1 not in evals:
             continue
-        bad, means = stack.bad.tolist(), (sums / count).tolist()
+        means = (sums / count).tolist()
         out_KN = stack.predict(x_pool[val_KN])
         for k, out in enumerate(outs):
-            if bad[k]:
+            if out.bad_step is not None:
                 continue
             score = float(problem.metric(out_KN[k], pool_y[val_KN[k]]))
             if out.note(step + 1, means[k], score, problem):
                 out.best_state = stack.copy_state(k)
         sums, count = torch.zeros(stack.k), 0
-        if all(bad):
-            break
-    for k, step_bad in enumerate(stack.bad.tolist()):
-        if step_bad:
-            outs[k].bad_step = step_bad
     return outs
-
-

@@ -119,15 +119,15 @@ def make_optimizer(groups: Sequence[Mapping[str, Any]], setting: Setting, lr: fl
     return cls([dict(g) for g in groups], lr=lr, **setting.optimizer_options, **speed)  # type: ignore[call-arg]
 
 
-def order(n: int, batch: int, steps: int, seed: int) -> Iterator[Tensor]:
-    """`steps` index batches, a fresh permutation an epoch; depends on nothing but n, batch and the seed."""
+def orders(n: int, batch: int, steps: int, seeds: Sequence[int]) -> Iterator[Tensor]:
+    """`steps` index batches (seeds, batch), a fresh permutation an epoch; a row depends on n, batch and its seed alone."""
     batch = min(batch, n)
     per_epoch = n // batch
     for step in range(steps):
         epoch, i = divmod(step, per_epoch)
         if i == 0:
-            shuffled = permutation(n, seed, "order", str(epoch))
-        yield shuffled[i * batch : (i + 1) * batch]
+            shuffled = torch.stack([permutation(n, seed, "order", str(epoch)) for seed in seeds])
+        yield shuffled[:, i * batch : (i + 1) * batch]
 
 
 def autocast(setting: Setting, device: torch.device) -> Any:
@@ -168,14 +168,16 @@ class Loop:
             self.optimizers.append(make_optimizer(groups, setting, setting.lr) if groups else None)
 
     def step(self, x: Tensor, y: Tensor, draws: tuple[Tensor, ...] = (), rate: float | None = None) -> Tensor:
-        """One step on one batch; returns the sum of the losses, detached."""
+        """One step on one batch; returns the sum of the losses, detached. Stops at a loss that isn't finite."""
         self.rule.train()
         total = torch.zeros((), device=x.device)
         last = len(self.units) - 1
         with autocast(self.setting, x.device):
             for i, loss in enumerate(self.rule.losses(x, y, *draws)):
-                loss.backward()
                 total = total + loss.detach()
+                if not bool(torch.isfinite(loss)):  # no update: what is wrong can still be found
+                    return total
+                loss.backward()
                 if i < last:
                     self._update(i, rate)
         self._update(last, rate)
@@ -216,7 +218,7 @@ def train(rule: Rule, data: Data, setting: Setting, closed_form: bool = False, o
     x_val, y_val = pool[data.val], data.y[data.val]
     out = Outcome()
     draws_from, augment_from = generator(setting.seed, "draw"), generator(setting.seed, "augment")
-    batches = order(len(data.train), setting.batch, setting.steps, setting.seed)
+    batches = orders(len(data.train), setting.batch, setting.steps, [setting.seed])
 
     def evaluate(step: int, loss: float) -> None:
         score = float(rule.problem.metric(predict(rule, x_val, setting), y_val))
@@ -226,7 +228,7 @@ def train(rule: Rule, data: Data, setting: Setting, closed_form: bool = False, o
             on_eval(step)
 
     if closed_form:
-        rule.fit((pool[data.train[i]], data.y[data.train[i]]) for i in order(len(data.train), setting.batch, len(data.train) // min(setting.batch, len(data.train)), setting.seed))
+        rule.fit((pool[rows], data.y[rows]) for rows in data.train.split(setting.batch))
         evaluate(setting.steps, math.nan)
         return out
     loop = Loop(rule, setting)
@@ -236,14 +238,15 @@ def train(rule: Rule, data: Data, setting: Setting, closed_form: bool = False, o
     for step, positions in enumerate(batches):
         if step in starts:
             rule.enter(starts[step])
-        rows = data.train[positions.to(data.train.device)]
+        rows = data.train[positions[0].to(data.train.device)]
         x, y = pool[rows], data.y[rows]
         if setting.augment is not None:
             x = setting.augment(x, augment_from)
-        loss = loop.step(x, y, rule.draw(x, y, draws_from), setting.lr * factor(step, setting.steps))
+        draws = rule.draw(x, y, draws_from)
+        loss = loop.step(x, y, draws, setting.lr * factor(step, setting.steps))
         since.append(float(loss))
         if not math.isfinite(since[-1]):
-            out.bad_step, out.bad_module = step + 1, first_bad_module(rule, x)
+            out.bad_step, out.bad_module = step + 1, first_bad_module(rule, x, y, draws)
             break
         if step + 1 in evals:
             evaluate(step + 1, sum(since) / len(since))
@@ -251,9 +254,8 @@ def train(rule: Rule, data: Data, setting: Setting, closed_form: bool = False, o
     return out
 
 
-@torch.no_grad()
-def first_bad_module(rule: Rule, x: Tensor) -> str:
-    """The path of the first module whose output for x isn't finite, or whose parameters aren't; '' if none."""
+def first_bad_module(rule: Rule, x: Tensor, y: Tensor, draws: tuple[Tensor, ...] = ()) -> str:
+    """The path of the first module whose parameters aren't finite, else whose output isn't in this step; '' if none."""
     found: list[str] = []
 
     def hook(path: str) -> Callable[..., None]:
@@ -269,10 +271,9 @@ def first_bad_module(rule: Rule, x: Tensor) -> str:
             return path
     handles = [m.register_forward_hook(hook(path)) for path, m in leaves]
     try:
-        mode = rule.training
-        rule.eval()
-        rule(x)
-        rule.train(mode)
+        for _ in rule.losses(x, y, *draws):
+            if found:
+                break
     finally:
         for handle in handles:
             handle.remove()

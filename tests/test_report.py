@@ -136,6 +136,11 @@ def test_rendering_is_deterministic_and_leaves_the_settings_alone(pages):
         assert dict(matplotlib.rcParams) == before
 
 
+def test_the_style_sheet_knows_the_colours_of_the_figures(pages):
+    for colour, name in canvas.VARIABLES.items():
+        assert f"--{name}: {colour};" in pages["study"], name
+
+
 def test_letters_of_figures_stay_text(pages):
     drawn = re.findall(r"<svg.*?</svg>", pages["study"], re.S)
     assert any("learning rate</text>" in svg for svg in drawn)
@@ -254,7 +259,13 @@ def test_looks_are_one_per_arm():
 )
 def test_formulas_are_drawn(tex):
     svg = figures.formula_svg(tex)
-    assert svg.startswith("<svg") and 'role="img"' in svg and "<text" not in svg and svg.count("fill: var(--ink") == 1
+    assert (
+        svg.startswith("<svg xmlns=")
+        and "height=" in svg
+        and 'role="img"' in svg
+        and "<text" not in svg
+        and svg.count("fill: var(--ink") == 1
+    )
     assert figures.formula_svg(tex) == svg
 
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import torch
@@ -77,20 +76,20 @@ class ActivationPart(Part):
     flops: float = 1.0  # elementwise operations an output element, exponentials counted as one each
     module_class: type[nn.Module] | None = None  # written by hand where a state needs it
 
+    #: fn, compiled forward and backward at its first call, keeping only its tensor arguments (netwright.fused).
+    fused_fn: Callable[..., Tensor] = field(init=False, repr=False, compare=False)
+    #: The options fn itself takes; the others only choose initial values.
+    fn_options: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        taken = inspect.signature(self.fn).parameters
+        object.__setattr__(self, "fused_fn", fuse(self.compiled or self.fn, self.id))
+        object.__setattr__(self, "fn_options", frozenset(o.name for o in self.options if o.name in taken))
+
     @property
     def kind(self) -> str:
         return "activation"
-
-    @cached_property
-    def fused_fn(self) -> Callable[..., Tensor]:
-        """fn, compiled forward and backward at the first call, keeping only its tensor arguments (netwright.fused)."""
-        return fuse(self.compiled or self.fn, self.id)
-
-    @cached_property
-    def fn_options(self) -> frozenset[str]:
-        """The options fn itself takes; the others only choose initial values."""
-        names = inspect.signature(self.fn).parameters
-        return frozenset(option.name for option in self.options if option.name in names)
 
     def slots(self) -> tuple[str, ...]:
         return ("mlp",) if self.tags.shape == "gated" else ("activation",)

@@ -121,7 +121,7 @@ class RulePart(Part):
     in float64.
     """
 
-    cls: type[Rule] = Rule
+    cls: type[Any] = Rule
     reference: Callable[..., dict[str, Tensor]] | None = None
 
     @property

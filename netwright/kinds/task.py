@@ -12,10 +12,18 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from netwright.data import images, text
 from netwright.kinds import Kind
+from netwright.losses import accuracy, cross_entropy, mean_squared_error, mse, nats, one_hot, same
 from netwright.nets import Blocks, ConvNet, Mlp, TinyTransformer
 from netwright.part import BadInput, Claim, Option, Paper, Part
-from netwright.streams import permutation
+from netwright.streams import generator, permutation
+
+__all__ = [
+    "Blocks", "ConvNet", "Data", "Mlp", "Problem", "Tags", "Task", "TaskPart", "TinyTransformer", "accuracy", "cross_entropy",
+    "eval_grid", "generator", "host_net", "images", "mean_squared_error", "mse", "nats", "one_hot", "permutation", "require",
+    "same", "task_part", "tensor_hash", "text", "three_splits",
+]  # fmt: skip
 
 SIZES = ("small", "full")
 

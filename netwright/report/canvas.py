@@ -25,8 +25,9 @@ from netwright.report.words import clean, rate
 
 INK, MUTED, GRID, PAPER, BAND = "#1d2129", "#5f6672", "#e4e6ea", "#ffffff", "#eceef2"
 BASELINE = "#4d5563"
-#: Colours for everyone but the baseline: told apart under the common colour-vision deficiencies, dark on white.
-HUES = ("#0068a8", "#d1580a", "#00896a", "#b8508f", "#a97900", "#3d9bd4")
+#: Colours for all but the baseline. Any two, grey included, are 0.09 or more apart in OKLab to the usual eye and under
+#: simulated protanopia, deuteranopia and tritanopia (Machado et al., 2009); contrast with white is 2.9 or more.
+HUES = ("#3165bc", "#853303", "#6b7841", "#db6a94", "#b19535", "#3a9ed2")
 #: Six hues and seven markers: their pairs repeat only after 42 arms. The numbers make them look equally large.
 MARKERS = ("o", "s", "^", "D", "v", "p", ">")
 SIZES = {"o": 1.0, "s": 0.92, "^": 1.18, "D": 0.86, "v": 1.18, "p": 1.15, ">": 1.18}
@@ -168,7 +169,7 @@ def png(figure: Figure, scale: float = 2.0) -> bytes:
 
 
 def element(source: str, name: str, title: str, themed: bool = True) -> str:
-    """matplotlib's SVG document as one clean element: unique ids, no style sheet, two decimals, no fixed size."""
+    """matplotlib's SVG document as one clean element: unique ids, no style sheet, two decimals, its natural size."""
     root = ElementTree.fromstring(source)
     width, height = (float(v) for v in root.attrib["viewBox"].split()[2:])
     used = set(re.findall(r"(?:#)([\w.-]+)", " ".join(v for node in root.iter() for v in node.attrib.values())))
@@ -181,8 +182,8 @@ def element(source: str, name: str, title: str, themed: bool = True) -> str:
         _tidy(node, name, used, themed)
         node[:] = [child for child in node if child.tag.rpartition("}")[2] not in ("metadata", "style")]
     root.attrib.clear()
-    root.attrib.update({"viewBox": f"0 0 {width:g} {height:g}", "role": "img", "aria-label": clean(title)})
-    root.attrib["style"] = f"--natural: {width:g}px"
+    size = {"width": f"{width:g}", "height": f"{height:g}", "viewBox": f"0 0 {width:g} {height:g}"}
+    root.attrib.update(size | {"role": "img", "aria-label": clean(title)})
     return ElementTree.tostring(root, encoding="unicode")
 
 

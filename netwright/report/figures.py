@@ -356,7 +356,7 @@ def shapes_png(curves: Mapping[str, Shape], scale: float = 2.0) -> bytes:
 
 
 def formula_svg(tex: str, size: float = 18.0, name: str = "") -> str:
-    """A formula (TeX without dollar signs) as an SVG element; as escaped plain text where mathtext can't read it."""
+    """A formula (TeX without dollar signs) as an SVG for a page or a file; escaped text where mathtext cannot."""
     source = tex.strip()
     known = MACROS.sub(lambda match: SPELLED[match[1]], source)
     try:
@@ -369,8 +369,8 @@ def formula_svg(tex: str, size: float = 18.0, name: str = "") -> str:
             figure = Figure(figsize=(width / 72, height / 72), dpi=72, facecolor="none")
             place = Affine2D().translate(2 - box.x0, 2 - box.y0)
             figure.add_artist(PathPatch(letters, transform=place, facecolor=INK, linewidth=0))
-            return canvas.svg(figure, name or f"formula-{slug(source, 30)}", source)
-    except (ValueError, RuntimeError, AttributeError):  # the last where there is nothing but space
+            return canvas.document(canvas.svg(figure, name or f"formula-{slug(source, 30)}", source))
+    except (ValueError, RuntimeError, AttributeError):  # AttributeError: nothing but space
         return f'<code class="formula">{escape(source)}</code>'
 
 

@@ -98,9 +98,18 @@ class Study:
 
     def _command(self, arms: Sequence[str | ArmSpec]) -> str:
         r = self.request
-        names = [a if isinstance(a, str) else a.name for a in arms]
-        words = ["netwright", "compare", *names, "--task", r.task, "--seeds", str(len(r.seeds)), "--tune", str(r.trials)]
-        return shlex.join(words)
+        task = r.task
+        if tail := ",".join(f"{k}={v}" for k, v in r.task_options.items()):
+            task += f"{',' if ':' in task else ':'}{tail}"
+        words = ["netwright", "compare", *(a if isinstance(a, str) else a.name for a in arms), "--task", task]
+        words += ["--seeds", str(len(r.seeds)), "--tune", str(r.trials)]
+        usual = {"match": "params", "engine": "auto", "device": "cpu", "precision": "fp32", "threads": 1}
+        for name, value in usual.items():
+            if getattr(r, name) != value:
+                words += [f"--{name}", str(getattr(r, name))]
+        for name, number in r.budget.items():
+            words += [f"--{name}", str(number)]
+        return shlex.join([*words, *(["--all-pairs"] if r.all_pairs else [])])
 
     # -- before running
 

@@ -134,12 +134,10 @@ def _remains(path: Path) -> tuple[dict[str, dict[Row, Row]], dict[str, int | Non
             kept[table].setdefault(key, row)
     lost: dict[str, int | None] = {}
     for table in TABLES:
-        missing = len(named[table] - kept[table].keys())
-        if table in counts:
-            missing = counts[table] - len(kept[table])
-        if table in cut and table not in counts:
-            lost[table] = None
-        elif missing > 0:
+        if table not in counts:
+            if table in cut or named[table] - kept[table].keys():
+                lost[table] = None
+        elif (missing := counts[table] - len(kept[table])) > 0:
             lost[table] = missing
     gone = {t: sorted(" ".join(map(str, key)) for key in named[t] - kept[t].keys()) for t in lost}
     return kept, lost, {table: tuple(names) for table, names in gone.items() if names}

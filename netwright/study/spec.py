@@ -12,6 +12,7 @@ from netwright import catalogue
 from netwright.kinds.task import Task
 from netwright.names import printable, unknown
 from netwright.part import BadInput, Misfit, UnknownName
+from netwright.streams import derive
 from netwright.study.canonical import digest
 
 #: Comparability of records: raised when the meaning of a score changes (Major) or gains a field (Minor).
@@ -28,10 +29,19 @@ DEFAULT_ARM = "default"
 @final
 @dataclass(frozen=True)
 class ArmSpec:
-    """One assignment of parts to slots. parts: slot -> (part id, options); unnamed slots take the task's defaults."""
+    """One assignment of parts to slots. parts: slot -> (part id, options); unnamed slots take the task's defaults.
+
+    rekey: another number gives the arm initial values, order, draws and augmentation of its own; data splits and trial
+    points stay those of the other arms. This is how the bench tests itself.
+    """
 
     name: str
     parts: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+    rekey: int = 0
+
+    def stream(self, seed: int) -> int:
+        """The seed its streams derive from."""
+        return derive(seed, "rekey", str(self.rekey)) if self.rekey else seed
 
     def filled(self, task: Task) -> dict[str, Any]:
         """Every slot of the task: (part, options), or the name of a normalisation for the slot `norm`."""
@@ -204,10 +214,10 @@ def job_key(request: Request, task: Task, arm: ArmSpec, seed: int, point: Mappin
     }
     row = {
         "schema": 1, "protocol": PROTOCOL, "engine_version": ENGINE_VERSION, "engine": engine,
-        "task": task.id, "task_version": task.version, "task_source": task.source_hash, "data": data_hash,
+        "arm": [arm.name, arm.rekey], "task": task.id, "task_options": {"size": task.size, **task.options}, "task_version": task.version, "task_source": task.source_hash, "data": data_hash,
         "host": task.host, "widths": list(widths), "slots": parts, "seed": seed, "point": dict(point),
         "steps": task.steps, "batch": task.batch, "evals": list(task.evals), "device": request.device.split(":")[0],
-        "precision": request.precision, "optimizer": [task.optimizer, dict(task.optimizer_options), task.schedule, task.clip],
+        "precision": request.precision, "optimizer": [task.optimizer, dict(task.optimizer_options), task.schedule, task.weight_decay, task.clip],
     }  # fmt: skip
     return digest(row)[:32]
 

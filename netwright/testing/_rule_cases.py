@@ -148,7 +148,7 @@ def state(rule: Rule) -> dict[str, Tensor]:
     return {name: t.detach().clone() for name, t in (*rule.named_parameters(), *rule.named_buffers())}
 
 
-def reach(rule: Rule, x: Tensor, y: Tensor, *draws: Tensor) -> list[dict[int, Tensor | None]]:
+def reach(rule: Rule, x: Tensor, y: Tensor, *draws: Tensor) -> list[dict[int, Any]]:
     """For every loss: parameter id -> its gradient, or None where the loss doesn't reach it."""
     params = [p for unit in rule.units() for p in unit]
     found = []

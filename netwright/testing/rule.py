@@ -70,7 +70,7 @@ def update_tree(part: RulePart) -> None:
         dry = sorted(name[i] for i in listed if all(grads[i] is None for grads in reached))
         expect(not dry, "parameters no loss reaches", given=case, got=dry)
         for k, unit in enumerate(units):
-            moved = any(bool(grads[i].any()) for grads in reached for i in unit if grads[i] is not None)  # type: ignore[union-attr]
+            moved = any(bool(grads[i].any()) for grads in reached for i in unit if grads[i] is not None)
             expect(moved, f"unit {k} has a zero gradient", given=case)
         for k, grads in enumerate(reached):
             late = sorted(name[i] for unit in units[: min(k, len(units) - 1)] for i in unit if grads[i] is not None)
@@ -97,7 +97,7 @@ def no_cross_gradient(part: RulePart) -> None:
                     p.add_(1.0)
             disturbed = reach(twin, x, y, *draws)[k]
             for p, q in zip(rule.units()[k], twin.units()[k], strict=True):
-                equal = torch.equal(alone[k][id(p)], disturbed[id(q)])  # type: ignore[arg-type]
+                equal = torch.equal(alone[k][id(p)], disturbed[id(q)])
                 expect(equal, f"the update of {name[id(p)]} sees the parameters of later units", given=case)
 
 
@@ -265,7 +265,7 @@ def misfit(part: RulePart) -> None:
 
 
 def stackable(part: RulePart) -> None:
-    """Three copies stacked do what three loops do: gradients to 1e-9, equal buffers, and 20 plain-SGD steps to 1e-7."""
+    """Two copies stacked do what two loops do: gradients to 1e-9, equal buffers, and 20 plain-SGD steps to 1e-7."""
     if part.tags.stackable:
         for case in cases(part):
             _stack_and_loops(case)
@@ -279,23 +279,20 @@ def stackable(part: RulePart) -> None:
 
 
 def _stack_and_loops(case: Case) -> None:
-    seeds, rates = (0, 1, 2), (0.02, 0.05, 0.03)
+    seeds, rates = (0, 1), (0.02, 0.05)
     rules = [case.rule(seed) for seed in seeds]
     steps = [case.step(rule, seed) for rule, seed in zip(rules, seeds, strict=True)]
     x, y = torch.stack([s[0] for s in steps]), torch.stack([s[1] for s in steps])
     draws = tuple(torch.stack(each) for each in zip(*(s[2] for s in steps), strict=True))
     settings = [replace(SETTING, seed=seed, lr=lr) for seed, lr in zip(seeds, rates, strict=True)]
 
-    stack = Stack(rules, settings)
-    stack.losses(x, y, draws).sum().backward()
+    _, stacked_grads = Stack(rules, settings).gradients(x, y, draws)
     for k, (x_k, y_k, draws_k) in enumerate(steps):
         wanted = gradients(case.rule(seeds[k]), x_k, y_k, *draws_k)
         scale = max(g.abs().max().item() for g in wanted.values())
-        for flat in stack.flats:
-            rows = torch.zeros_like(flat.leaf) if flat.leaf.grad is None else flat.leaf.grad
-            for name, got in zip(flat.names, rows[k].split(flat.sizes), strict=True):
-                off = far(got.view_as(wanted[name]), wanted[name], scale)
-                expect(off <= 1e-9, f"copy {k}'s gradient of {name} differs from the loop's", given=case, got=off)
+        for name, got in stacked_grads.items():
+            off = far(got[k], wanted[name], scale)
+            expect(off <= 1e-9, f"copy {k}'s gradient of {name} differs from the loop's", given=case, got=off)
 
     stack = Stack(rules, settings)
     loops = [Loop(rule, setting) for rule, setting in zip(rules, settings, strict=True)]
@@ -352,7 +349,7 @@ def _slots(task: Task) -> dict[str, Any]:
 
 @cache
 def _control(task_id: str) -> tuple[Task, tuple[float, ...]]:
-    task = catalogue.get(task_id).build(size="small")  # type: ignore[call-arg]
+    task = catalogue.get(task_id).build(size="small")
     return task, tuple(_scores(catalogue.get(task.control), task))  # type: ignore[arg-type]
 
 

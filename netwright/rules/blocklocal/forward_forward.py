@@ -150,7 +150,8 @@ def reference(rule: Any, x: Tensor, y: Tensor, wrong: Tensor) -> dict[str, Tenso
     eye, b = torch.eye(rule.classes, dtype=x.dtype), len(x)
     right, false = normal(write(eye[y])), normal(write(eye[wrong]))
     neutral = normal(write(torch.ones_like(eye)[y] / len(eye)))
-    grads, read = {}, []
+    grads: dict[str, Tensor] = {}
+    read = []
     for k, block in enumerate(rule.net.blocks):
         outputs = []
         for side, shift in ((right, -1.0), (false, 0.0), (neutral, None)):
@@ -174,12 +175,13 @@ def reference(rule: Any, x: Tensor, y: Tensor, wrong: Tensor) -> dict[str, Tenso
 def claim_length() -> bool:
     """Scaling the first block's output threefold leaves the second block's activity as it was."""
     toy = Toy()
-    rule, (x, _) = toy.bind(ForwardForward), toy.batch()
-    before = rule.activities(x)  # type: ignore[operator]
+    rule: Any = toy.bind(ForwardForward)
+    x, _ = toy.batch()
+    before = rule.activities(x)
     with torch.no_grad():
         for p in rule.net.blocks[0].parameters():
             p.mul_(3.0)
-    after = rule.activities(x)  # type: ignore[operator]
+    after = rule.activities(x)
     return torch.allclose(after[1], before[1], rtol=1e-6) and torch.allclose(after[0], 3 * before[0])
 
 

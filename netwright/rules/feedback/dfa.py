@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -73,16 +73,16 @@ class Dfa(Rule):
             hidden.append(h)
         out = self.net.readout(h.detach())
         # torch.func.grad, not torch.autograd.grad: the latter can't run inside another functional transform.
-        error = torch.func.grad(lambda o: self.problem.loss(o, y))(out.detach())
+        error = torch.func.grad(lambda o: self.problem.loss(o, y))(out.detach()).detach()
         for h, feedback in zip(hidden, self.feedback, strict=True):
-            yield (h * feedback(error, h).detach()).sum()
+            yield (h * feedback(error, h)).sum()
         yield self.problem.loss(out, y)
 
     def units(self) -> Sequence[Sequence[nn.Parameter]]:
         return [trainable(block) for block in self.net.blocks] + [trainable(self.net.readout)]
 
 
-def reference(rule: Rule, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+def reference(rule: Any, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """e = (softmax(out) - Y) / B; dW_k = ((e D_k) * 1[h_k > 0])^T h_(k-1); the readout's update is e^T h."""
     hidden, readout = [x], rule.net.readout
     for block in rule.net.blocks:
@@ -99,10 +99,11 @@ def claim_transpose() -> bool:
     """With one hidden layer and D = W_2 the signal is the true gradient."""
     toy = Toy(widths=(6,))
     dfa, (x, y) = toy.bind(Dfa), toy.batch()
-    dfa.get_buffer("feedback.0.matrix_KN").copy_(dfa.net.readout.weight.detach())
+    dfa.get_buffer("feedback.0.matrix_KN").copy_(dfa.get_parameter("net.readout.weight").detach())
     grad = gradients(dfa, x, y)
-    dfa.problem.loss(dfa.net(x), y).backward()
-    return all(torch.allclose(grad[name], p.grad, rtol=1e-12, atol=1e-14) for name, p in dfa.named_parameters())
+    named = dict(dfa.named_parameters())
+    exact = torch.autograd.grad(dfa.problem.loss(dfa.net(x), y), list(named.values()))
+    return all(torch.allclose(grad[name], g, rtol=1e-12, atol=1e-14) for name, g in zip(named, exact, strict=True))
 
 
 PART = rule(

@@ -11,11 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netwright.data import text
-from netwright.kinds.task import Data, Problem, Task, TinyTransformer, eval_grid, require, task_part
-from netwright.losses import cross_entropy, nats, one_hot
+from netwright.kinds.task import (
+    Data,
+    Problem,
+    Task,
+    TinyTransformer,
+    cross_entropy,
+    eval_grid,
+    nats,
+    one_hot,
+    permutation,
+    require,
+    task_part,
+    text,
+)
 from netwright.part import Option, Paper
-from netwright.streams import permutation
 
 #: The 65 characters of the text, in order of their code points.
 ALPHABET = "\n !$&',-.3:;?" + string.ascii_uppercase + string.ascii_lowercase

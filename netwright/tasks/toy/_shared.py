@@ -7,8 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from netwright.kinds.task import Problem
-from netwright.losses import accuracy, cross_entropy, mean_squared_error, mse, one_hot, same
+from netwright.kinds.task import Problem, accuracy, cross_entropy, mean_squared_error, mse, one_hot, same
+
 
 
 def rates(published: float) -> dict[str, tuple[float, float, float]]:

@@ -7,9 +7,8 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from netwright.kinds.task import Data, Task, eval_grid, host_net, task_part, three_splits
+from netwright.kinds.task import Data, Task, eval_grid, generator, host_net, task_part, three_splits
 from netwright.part import Paper
-from netwright.streams import generator
 from netwright.tasks.toy._shared import classification, rates
 
 #: size -> (bits, bits that count, pool, widths, steps)

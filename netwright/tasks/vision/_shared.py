@@ -10,10 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netwright.data import images
-from netwright.kinds.task import Data, Problem
-from netwright.losses import accuracy, cross_entropy, one_hot
-from netwright.streams import permutation
+from netwright.kinds.task import Data, Problem, accuracy, cross_entropy, images, one_hot, permutation
+
 
 Pool = tuple[Tensor, Tensor, int]
 

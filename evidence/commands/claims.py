@@ -1,0 +1,60 @@
+"""Judges the claims of parts that need training, each by the study its protocol describes.
+
+    python evidence/commands/claims.py [--task digits] [--part ID ...] [--budget MINUTES] [--out FOLDER]
+
+Resumable: finished studies and fresh records are not run again. Writes one file a claim to evidence/studies/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from netwright import catalogue
+from netwright.part import NetwrightError
+from netwright.study.claims import claim_study, claims, file_name, record
+
+STUDIES = Path(__file__).resolve().parents[1] / "studies"
+
+
+def fresh(path: Path) -> bool:
+    """Whether a record was made with the parts as they are now."""
+    if not path.exists():
+        return False
+    known = json.loads(path.read_text(encoding="utf-8"))["fingerprints"]
+    return all(catalogue.fingerprint(catalogue.get(name)) == value for name, value in known.items())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default="", help="only protocols on this task")
+    parser.add_argument("--part", nargs="+", default=[], help="only claims of these parts")
+    parser.add_argument("--budget", type=float, default=60.0, help="minutes after which no further study is begun")
+    parser.add_argument("--out", type=Path, default=Path("netwright-studies/claims"))
+    given = parser.parse_args()
+    only = {catalogue.get(name).id for name in given.part}
+    begun = time.monotonic()
+    STUDIES.mkdir(parents=True, exist_ok=True)
+    for part, claim in claims():
+        assert claim.protocol is not None
+        path = STUDIES / file_name(part, claim)
+        task = claim.protocol.task.removeprefix("task/")
+        if given.task not in ("", task) or (only and part.id not in only) or fresh(path):
+            continue
+        if time.monotonic() - begun > 60 * given.budget:
+            print(f"budget spent before {part.id} {claim.name}")
+            continue
+        try:
+            study = claim_study(part, claim, out=given.out / path.stem)
+            row = record(part, claim, study, study.run(print))
+        except NetwrightError as error:
+            print(f"{part.id} {claim.name}: {error}")
+            continue
+        path.write_text(json.dumps(row, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        print(f"{part.id} {claim.name}: {row['answer']} ({row['reason']})")
+
+
+if __name__ == "__main__":
+    main()

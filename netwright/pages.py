@@ -1,0 +1,253 @@
+"""python -m netwright.pages OUT: the catalogue as a static site, an index and one page a part.
+
+Everything shown is derived from the parts' declarations and from evidence/; nothing is written by hand. The pages load
+nothing and run nothing, and every text is escaped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from netwright import __version__, catalogue
+from netwright import papers as corpus
+from netwright.card import Card, card, tags_of
+from netwright.names import printable
+from netwright.part import Claim, NetwrightError, Part
+from netwright.report import canvas, figures, words
+from netwright.status import evidence, status
+
+STATUSES = (
+    ("draft", "declared, and not checked in its present form"),
+    ("checked", "passes every contract check in its present form"),
+    ("studied", "checked, and every claim that needs training has a record made with its present form"),
+    ("retired", "kept so that old studies can be read; its page says why"),
+)
+NUMBERS = frozenset({"papers", "served", *corpus.STATUSES})
+
+
+@final
+@dataclass(frozen=True)
+class Evidence:
+    """What evidence/ holds: checks by part id, study records by part id and claim name."""
+
+    checks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    studies: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+
+    @staticmethod
+    def read(folder: Path | None) -> Evidence:
+        """The evidence in a folder; what is absent is empty."""
+        if folder is None:
+            return Evidence()
+        path = folder / "checks.json"
+        checks = json.loads(path.read_text(encoding="utf-8"))["parts"] if path.is_file() else {}
+        records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "studies").glob("*.json"))]
+        return Evidence(checks, {(r["part"], r["claim"]): r for r in records if {"part", "claim"} <= set(r)})
+
+
+@functools.cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=ChoiceLoader([PackageLoader("netwright"), PackageLoader("netwright.report")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_printed,
+    )
+    made.filters["plural"] = words.plural
+    return made
+
+
+def _printed(value: Any) -> Any:
+    """Text without control characters, its lines kept; markup of our own as it is."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return "\n".join(map(printable, value.split("\n")))
+
+
+def write(out: str | Path, parts: Sequence[Part] | None = None, measured: Evidence | None = None) -> list[Path]:
+    """Write index.html and <kind>/<name>.html under `out`, each whole or not at all; returns the files.
+
+    parts: the whole catalogue by default. measured: by default what evidence/ holds.
+    """
+    root, chosen = Path(out), catalogue.parts() if parts is None else list(parts)
+    known = Evidence.read(evidence()) if measured is None else measured
+    pages = {root / "index.html": index(chosen)} | {root / place(part): page(part, known) for part in chosen}
+    for path, text in pages.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half = path.with_suffix(".half")
+        half.write_text(text, encoding="utf-8")
+        os.replace(half, path)
+    return list(pages)
+
+
+def place(part: Part) -> str:
+    """Where a part's page lies below the site's root; kind and name are slugs."""
+    return f"{part.kind}/{part.name}.html"
+
+
+def index(parts: Sequence[Part]) -> str:
+    """Every part by kind with its status, and how much of the corpus they serve."""
+    groups = []
+    for kind in catalogue.kinds().values():
+        rows = [
+            {
+                "name": part.name,
+                "href": place(part),
+                "summary": part.summary,
+                "paper": corpus.reference_line(part.paper),
+                "status": status(part),
+            }
+            for part in parts
+            if part.kind == kind.name
+        ]
+        title = kind.folder[0].upper() + kind.folder[1:]
+        groups.append({"name": kind.name, "title": title, "text": kind.text, "rows": rows})
+    coverage = corpus.coverage(parts, status)
+    return _environment().get_template("index.html").render(
+        title="The catalogue", version=__version__, count=len(parts), kinds=groups, statuses=STATUSES,
+        coverage=coverage, columns=[{"name": name, "number": name in NUMBERS} for name in coverage[0]],
+        papers=sum(row["papers"] for row in coverage), served=sum(row["served"] for row in coverage),
+    )  # fmt: skip
+
+
+def page(part: Part, known: Evidence) -> str:
+    """One part: formula, curve, paper, tags, options, claims and what became of them, departures, checks."""
+    made, entry = _card(part), known.checks.get(part.id)
+    fresh = entry is not None and entry.get("fingerprint") == _fingerprint(part)
+    shape = {part.name: made.curve} if made.curve else {}
+    return _environment().get_template("part.html").render(
+        title=catalogue.cls_name(part) or part.name, card=made.to_json(),
+        curve=Markup(canvas.svg(figures.shapes_figure(shape), "curve", f"shape of {part.name}")) if shape else "",
+        formula=Markup(figures.formula_svg(part.formula, name="formula")) if part.formula else "",
+        facts=[(term, value) for term, value in _facts(part) if value],
+        options=[{"name": o.name, "default": o.default, "help": o.help, "allowed": _allowed(o)} for o in part.options],
+        claims=[_claim(part, claim, known, entry if fresh else None) for claim in part.claims],
+        checked=_checked(entry, fresh), checks=sorted(entry["checks"].items()) if entry else (),
+        use=_use(part), bibtex=corpus.bibtex(part.paper).strip(),
+    )  # fmt: skip
+
+
+def _card(part: Part) -> Card:
+    """The part's card; of a part outside the catalogue without its curve."""
+    try:
+        return card(part.id)
+    except NetwrightError:
+        return Card(part, status(part))
+
+
+def _fingerprint(part: Part) -> str:
+    try:
+        return catalogue.fingerprint(part)
+    except (NetwrightError, ImportError):
+        return ""
+
+
+def _use(part: Part) -> str:
+    if "activation" in part.slots():
+        return f'netwright.make("{part.name}")\nnetwright.swap(model, nn.ReLU, "{part.name}")'
+    if part.slots():
+        return f"netwright compare default {part.name} --task TASK"
+    return f"netwright compare PART PART --task {part.name}"
+
+
+def _facts(part: Part) -> list[tuple[str, str | Markup]]:
+    paper = corpus.complete(part.paper)
+    tags = [_tag(name, value) for name, value in tags_of(part).items() if value not in ({}, None)]
+    flops = getattr(part, "flops", None)
+    return [
+        ("paper", corpus.reference_line(part.paper)),
+        ("arXiv", _link("https://arxiv.org/abs/{0}", paper.arxiv)),
+        ("official code", _link("https://github.com/{0}", paper.code)),
+        ("fills the slot", words.join(list(part.slots()), "or")),
+        ("tags", "; ".join(tags)),
+        ("elementwise operations an output value", f"about {flops:g}" if flops is not None else ""),
+        ("uses", words.join(list(part.uses))),
+        ("is the same as", part.alias_of),
+        ("starts out equal to", words.join(list(part.equals_at_init))),
+        ("retired", part.retired),
+        ("module", part.module),
+        ("comes with", part.origin if part.origin != "netwright" else ""),
+    ]
+
+
+def _tag(name: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        inner = ", ".join(_tag(key, text) for key, text in value.items())
+        return f"{name} ({inner})"
+    return (
+        name if value is True else f"{name}: {words.join(list(map(str, value))) if isinstance(value, list) else value}"
+    )
+
+
+def _link(form: str, value: str) -> Markup | str:
+    """An anchor, which loads nothing by itself."""
+    return Markup(f'<a rel="noreferrer" href="{form}">{{0}}</a>').format(value) if value else ""
+
+
+def _allowed(option: Any) -> str:
+    if option.allowed:
+        return words.join([str(value) for value in option.allowed], "or")
+    return f"between {option.bounds[0]:g} and {option.bounds[1]:g}" if option.bounds else type(option.default).__name__
+
+
+def _claim(part: Part, claim: Claim, known: Evidence, entry: Mapping[str, Any] | None) -> dict[str, str]:
+    """What a claim says, what judges it, and what came of that in the part's present form."""
+    if (asked := claim.protocol) is None:
+        judged = "a computed check"
+        result = str(entry["checks"].get("claims", "not checked")) if entry else "not checked in its present form"
+    else:
+        judged = (
+            f"a study on {asked.task} against {asked.against}, {asked.seeds} seeds, {asked.trials} trials; "
+            f"expected: {asked.expect}"
+        )
+        result = _verdict(known.studies.get((part.id, claim.name)))
+    return {"text": claim.text, "where": claim.where, "judged": judged, "result": result}
+
+
+def _verdict(record: Mapping[str, Any] | None) -> str:
+    if record is None:
+        return "not studied yet"
+    prints = record.get("fingerprints", {})
+    fresh = bool(prints) and all(_fingerprint_of(name) == value for name, value in prints.items())
+    said = ": ".join(str(record[key]) for key in ("verdict", "reason") if record.get(key)) or "no verdict recorded"
+    return said if fresh else f"{said} (of an earlier form of the parts)"
+
+
+def _fingerprint_of(name: str) -> str:
+    try:
+        return _fingerprint(catalogue.get(name))
+    except NetwrightError:
+        return ""
+
+
+def _checked(entry: Mapping[str, Any] | None, fresh: bool) -> str:
+    if entry is None:
+        return "No checks are recorded: make check-all records them."
+    made = [text for text in entry["checks"].values() if not str(text).startswith("skip")]
+    count = f"{sum(text == 'pass' for text in made)} of {words.plural(len(made), 'check')} hold."
+    return count if fresh else f"{count} They were made with an earlier form of the part."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the site and say how many pages it has."""
+    parser = argparse.ArgumentParser(prog="python -m netwright.pages", description="The catalogue as a static site.")
+    parser.add_argument("out", type=Path, help="the folder to write to")
+    given = parser.parse_args(arguments)
+    pages = write(given.out)
+    print(f"{words.plural(len(pages), 'page')}, starting at {pages[0]}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
