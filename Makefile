@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine with Python 3.11 or later and a package index:
 #   make demo    compares six activations on the digits data and writes a report to demo/
 #   make test    runs every test
-# The others: check, check-all, bench, evidence, clean.
+# The others: check, check-all, bench, evidence, docs, clean.
 
 PYTHON ?= python3
 # What tests and bench need. [ray], [gpu] and the hub client of [data] are large and optional: make EXTRAS=bench,dev,ray test
@@ -15,7 +15,7 @@ READY := .venv/.ready
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := test
-.PHONY: demo test check check-all bench evidence clean
+.PHONY: demo test check check-all bench evidence docs clean
 
 $(READY): pyproject.toml constraints.txt
 	@echo "== making .venv with [$(EXTRAS)] at the versions of constraints.txt"
@@ -50,5 +50,9 @@ bench: $(READY)
 evidence: $(READY)
 	@for file in evidence/commands/*.py; do echo "== $$file"; $(ONE_THREAD) $(BIN)/python $$file || exit 1; done
 
+docs: $(READY)
+	@echo "== the catalogue as pages; they go to site/"
+	$(BIN)/python -m netwright.pages site
+
 clean:
-	rm -rf .venv build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist demo site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -7,6 +7,7 @@ nothing and run nothing, and every text is escaped.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import json
 import os
@@ -141,7 +142,7 @@ def page(part: Part, known: Evidence) -> str:
 def _card(part: Part) -> Card:
     """The part's card; of a part outside the catalogue without its curve."""
     try:
-        return card(part.id)
+        return dataclasses.replace(card(part.id), part=part)
     except NetwrightError:
         return Card(part, status(part))
 
@@ -220,7 +221,7 @@ def _verdict(record: Mapping[str, Any] | None) -> str:
         return "not studied yet"
     prints = record.get("fingerprints", {})
     fresh = bool(prints) and all(_fingerprint_of(name) == value for name, value in prints.items())
-    said = ": ".join(str(record[key]) for key in ("verdict", "reason") if record.get(key)) or "no verdict recorded"
+    said = ": ".join(str(record[key]) for key in ("answer", "verdict", "reason") if record.get(key))
     return said if fresh else f"{said} (of an earlier form of the parts)"
 
 
@@ -243,8 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the site and say how many pages it has."""
     parser = argparse.ArgumentParser(prog="python -m netwright.pages", description="The catalogue as a static site.")
     parser.add_argument("out", type=Path, help="the folder to write to")
-    given = parser.parse_args(arguments)
-    pages = write(given.out)
+    pages = write(parser.parse_args(arguments).out)
     print(f"{words.plural(len(pages), 'page')}, starting at {pages[0]}")
     return 0
 

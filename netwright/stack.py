@@ -22,7 +22,7 @@ from netwright.kinds.rule import Rule
 from netwright.kinds.task import Data
 from netwright.part import Misfit
 from netwright.streams import generator
-from netwright.train import SCHEDULES, Outcome, Setting, autocast, cast, first_bad_module, make_optimizer, orders, spared
+from netwright.train import SCHEDULES, Outcome, Setting, cast, first_bad_module, make_optimizer, orders, spared
 
 EVAL_CHUNK = 8192  # rows times copies that a stacked prediction takes at once
 
@@ -79,8 +79,9 @@ class _After(nn.Module):
         super().__init__()
         self.rule = rule
 
-    def forward(self) -> None:
+    def forward(self) -> tuple[()]:
         self.rule.after_step()
+        return ()  # vmap takes no None
 
 
 @final
@@ -98,8 +99,9 @@ class Stack:
                 raise Misfit(f"copy {k} is built differently from copy 0; a stack holds copies that differ in seed or rate only")
         if len(rules[0].phases()) > 1:
             raise Misfit(f"{type(rules[0]).__name__} trains in phases, which a stack doesn't; use the loop engine")
-        self.settings, self.k = list(settings), len(rules)
-        self.setting = settings[0]
+        if settings[0].precision == "amp":
+            raise Misfit("torch.vmap has no batch norm in mixed precision; use the loop engine, or precision bf16")
+        self.k, self.setting = len(rules), settings[0]
         self.rule = copy.deepcopy(rules[0])
         self.rule.train()
         self._losses, self._after = _Losses(self.rule), _After(self.rule)
@@ -135,16 +137,12 @@ class Stack:
         """Every parameter and buffer, the copies along dim 0 (live: copy what you keep)."""
         return {**self.fixed, **self.params, **self.buffers}
 
-    def copy_state(self, k: int) -> dict[str, Tensor]:
-        """The state dict of one copy."""
-        keep = set(self.rule.state_dict())
-        return {n: v[k].clone() for n, v in self.state().items() if n in keep}
-
     def bind(self, rules: Sequence[Rule]) -> None:
         """Make the parameters and buffers of each rule a view of its copy, so that it always shows the copy's state."""
+        state = self.state()
         for k, rule in enumerate(rules):
             for name, p in rule.named_parameters():
-                p.data = self.state()[name][k]
+                p.data = state[name][k]
             for name, _ in rule.named_buffers():
                 path, _, leaf = name.rpartition(".")
                 rule.get_submodule(path)._buffers[leaf] = self.buffers[name][k]
@@ -163,8 +161,7 @@ class Stack:
 
     def gradients(self, x: Tensor, y: Tensor, draws: tuple[Tensor, ...] = ()) -> tuple[Tensor, dict[str, Tensor]]:
         """Losses (K,) and the gradient of each copy's own by name; x (K, B, ...), y (K, B, ...), draws along dim 0."""
-        with autocast(self.setting, x.device):
-            return self._compute(self.params, self.fixed, self.buffers, x, y, *draws)
+        return self._compute(self.params, self.fixed, self.buffers, x, y, *draws)
 
     @torch.no_grad()
     def step(self, x: Tensor, y: Tensor, draws: tuple[Tensor, ...] = (), factor: float = 1.0) -> Tensor:
@@ -216,8 +213,7 @@ class Stack:
         self.rule.eval()
         rows = max(1, EVAL_CHUNK // self.k)
         call = vmap(lambda state, part: functional_call(self.rule, state, (part,)))
-        with autocast(self.setting, x.device):
-            pieces = [call(self.state(), part).float() for part in x.split(rows, 1)]
+        pieces = [call(self.state(), part).float() for part in x.split(rows, 1)]
         self.rule.train()
         return torch.cat(pieces, 1)
 
@@ -236,7 +232,7 @@ def train_stack(rules: Sequence[Rule], data: Sequence[Data], settings: Sequence[
     pairs = [cast(rule, pool_x, s) for rule, s in zip(rules, settings, strict=True)]
     rules, x_pool = [p[0] for p in pairs], pairs[0][1]
     stack = Stack(rules, settings, compiled)
-    stack.bind(rules)  # a rule's draws, and the search for a bad module, see the copy as it is now
+    stack.bind(rules)  # draws, snapshots and the search for a bad module see each copy as it is now
     s, problem = settings[0], rules[0].problem
     outs = [Outcome() for _ in rules]
     train_KN, val_KN = torch.stack([d.train for d in data]), torch.stack([d.val for d in data])
@@ -270,6 +266,6 @@ def train_stack(rules: Sequence[Rule], data: Sequence[Data], settings: Sequence[
                 continue
             score = float(problem.metric(out_KN[k], pool_y[val_KN[k]]))
             if out.note(step + 1, means[k], score, problem):
-                out.best_state = stack.copy_state(k)
+                out.best_state = {n: v.detach().clone() for n, v in rules[k].state_dict().items()}
         sums, count = torch.zeros(stack.k), 0
     return outs

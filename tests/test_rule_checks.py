@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import torch
@@ -11,19 +12,17 @@ from torch import Tensor, nn
 from netwright import catalogue
 from netwright.kinds.rule import (
     Blocks,
-    Misfit,
     Problem,
     Rule,
     RulePart,
     Tags,
-    Toy,
     linear_gradients,
     rule,
     softmax_error,
     trainable,
 )
-from netwright.part import BadInput, Claim, Option, Paper, UnknownName
-from netwright.testing import apply, checks, run
+from netwright.part import Paper
+from netwright.testing import apply, checks
 
 PAPER = Paper(title="A toy", authors="Nobody", year=2020)
 LOCAL = Tags(family="local", local=True, needs=frozenset({"blocks"}))
@@ -78,18 +77,23 @@ def outcome(name: str, cls: type[Rule], tags: Tags = LOCAL, **more: object):
     return apply(declare(cls, tags, **more), CHECKS[name])
 
 
+@cache
+def sound(name: str):
+    return outcome(name, Local)
+
+
 def broken(name: str, cls: type[Rule], tags: Tags = LOCAL, **more: object) -> str:
     """What the check says of a broken rule, after making sure that it lets the sound one pass."""
-    assert outcome(name, Local).ok
+    assert sound(name).ok
     result = outcome(name, cls, tags, **more)
     assert not result.ok, f"{name} lets it pass"
     return result.message
 
 
 def test_a_sound_rule_passes_all_checks():
-    results = run(declare(Local), sample=True)
-    assert {r.check for r in results} >= {"update_tree", "stackable", "forwards", "reference"}
-    assert not [str(r) for r in results if not r.ok]
+    results = {name: sound(name) for name, check in CHECKS.items() if not check.slow}
+    assert results.keys() >= {"update_tree", "stackable", "forwards", "reference"}
+    assert not [str(r) for r in results.values() if not r.ok]
 
 
 class LeakyDetach(Local):
@@ -175,12 +179,10 @@ class ReadsWhatAStepChanges(Local):
 
 
 class Accumulates(Local):
-    """Each loss counts how often it was asked for a backward."""
+    """Each loss depends on the gradients that others have left behind."""
 
     def losses(self, x, y, *draws):
-        total = torch.zeros((), dtype=torch.float64)
         for loss in super().losses(x, y, *draws):
-            total.grad_fn  # noqa: B018
             yield loss * (1.0 + sum(p.grad is not None for p in self.parameters()))
 
 
@@ -336,18 +338,25 @@ class AsksTheData(Local):
             yield loss * 2 if loss > 1.0 else loss
 
 
-class OwnCopy(Local):
-    """Remembers a batch outside its parameters and buffers, where a stack can't keep one a copy."""
+class HiddenSetting(Local):
+    """Keeps a drawn number outside its buffers, where a stack sees the first copy's alone."""
+
+    def __init__(self, net, problem):
+        super().__init__(net, problem)
+        self.register_buffer("unused", torch.empty(1))
+
+    def reset_parameters(self, generator):
+        drawn = float(self.unused.uniform_(generator=generator)) + 0.5
+        self.scale = lambda: drawn
 
     def losses(self, x, y, *draws):
         for loss in super().losses(x, y, *draws):
-            yield loss * getattr(self, "scale", 1.0)
-        self.scale = 0.5
+            yield loss * self.scale()
 
 
 def test_stackable():
     assert "raised" in broken("stackable", AsksTheData)
-    assert "differs from the loop's" in broken("stackable", OwnCopy)
+    assert "differs from the loop's" in broken("stackable", HiddenSetting)
     honest = Tags(local=True, needs=frozenset({"blocks"}), stackable=False, why_not_stackable="asks the data")
     assert outcome("stackable", AsksTheData, honest).skipped_reason.endswith("asks the data")
     assert "declared not stackable, and stacks" in broken("stackable", Local, honest)
@@ -371,14 +380,6 @@ def test_misfit():
     assert not result.ok and "built on a task that lacks 'labels'" in result.message
 
 
-class Idle(Local):
-    """Learns nothing in its hidden blocks."""
-
-    def losses(self, x, y, *draws):
-        for loss, unit in zip(super().losses(x, y, *draws), self.units(), strict=True):
-            yield loss if unit is self.units()[-1] else loss * 0
-
-
 @pytest.mark.slow
 def test_above_control():
     control = next(part for part in catalogue.parts("rule") if not part.tags.above_control)
@@ -386,61 +387,3 @@ def test_above_control():
     below = apply(rule(control.cls, paper=PAPER, name="toy", tags=plain), CHECKS["above_control"])
     assert not below.ok and "not above the control" in below.message
     assert outcome("above_control", Local).ok
-    unneeded = Tags(
-        needs=frozenset({"blocks"}), above_control=False, reasons={"above_control": "thought to learn nothing"}
-    )
-    result = outcome("above_control", Local, unneeded)
-    assert not result.ok and "remove it" in result.message
-
-
-# The kind ---------------------------------------------------------------------------------------------------------------
-
-
-def test_errors_name_what_is_missing():
-    part = declare(Local, Tags(needs=frozenset({"blocks", "labels", "image"})))
-    toy = Toy()
-    with pytest.raises(Misfit, match=r"needs image, .*offers: labels, vector"):
-        toy.bind(part.build)
-    with pytest.raises(Misfit, match="needs a net of ordered blocks .* given Linear"):
-        part.build(nn.Linear(2, 2), toy.problem)
-    with pytest.raises(BadInput, match="needs a net"):
-        part.build()
-    with pytest.raises(UnknownName, match="no option is called 'speed'"):
-        toy.bind(declare(Local).build, speed=3)
-    with pytest.raises(Misfit, match="no closed form"):
-        toy.bind(declare(Local).build).fit([])
-
-
-def test_tags_refuse_what_they_cannot_mean():
-    for wrong, said in (
-        ({"family": "hebbian"}, "allowed: backprop"),
-        ({"stackable": False}, "why_not_stackable"),
-        ({"above_control": False}, "reason"),
-        ({"forwards_predict": "labels"}, "'classes'"),
-    ):
-        with pytest.raises(BadInput, match=said):
-            Tags(**wrong)
-
-
-def test_tags_follow_options():
-    tags = Tags(forwards_train=1.0, at={"passes=two": {"forwards_train": 2.0}})
-    part = declare(Local, tags, options=(Option("passes", "one", allowed=("one", "two")),))
-    assert part.tags_at().forwards_train == 1.0 and part.tags_at(passes="two").forwards_train == 2.0
-    assert part.settings() == [{}, {"passes": "two"}]
-
-
-def test_a_claim_that_fails_is_reported():
-    part = declare(Local, claims=(Claim("false", "it is so", check=lambda: False),))
-    assert not apply(part, CHECKS["claims"]).ok
-
-
-def test_toys_leave_the_global_generator_alone():
-    before = torch.random.get_rng_state()
-    toy = Toy()
-    first, second = toy.bind(Local), toy.bind(Local)
-    assert all(map(torch.equal, first.parameters(), second.parameters()))
-    assert torch.equal(before, torch.random.get_rng_state())
-
-
-def test_every_rule_names_its_name_after_its_class():
-    assert rule(LeakyDetach, paper=PAPER).name == "leaky-detach"

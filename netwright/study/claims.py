@@ -28,17 +28,17 @@ def claims(kind: str | None = None) -> Iterator[tuple[Part, Claim]]:
         yield from ((part, claim) for claim in part.claims if claim.protocol is not None)
 
 
-def claim_study(part: Part, claim: Claim, out: str | Path | None = None, **request: Any) -> Study:
+def claim_study(part: Part, claim: Claim, out: str | Path | None = None) -> Study:
     """The study a claim's protocol asks for: the part against the other, under the clean protocol.
 
-    request: overrides, e.g. seeds=6. Raises BadInput for a claim without a protocol.
+    Raises BadInput for a claim without a protocol.
     """
     protocol = claim.protocol
     if protocol is None:
         raise BadInput(f"claim {claim.name!r} of {part.id} has no protocol; its check runs with the contract checks")
     options = {"size": protocol.size, **protocol.options}
-    settings = {"seeds": protocol.seeds, "trials": protocol.trials, "match": protocol.match, **request}
-    return Study(protocol.task, [protocol.against, part.id], task_options=options, out=out, **settings)
+    arms = [protocol.against, part.id]
+    return Study(protocol.task, arms, task_options=options, out=out, seeds=protocol.seeds, trials=protocol.trials, match=protocol.match)
 
 
 def answer(claim: Claim, comparison: Comparison) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count, islice
 
 from netwright.kinds.task import Task
 from netwright.part import BadInput
@@ -12,15 +14,18 @@ from netwright.study.work import build_rule
 
 TOLERANCE = 0.02
 WIDEST = 16  # a matched width is at most this many times the task's own
+SEARCH = 40  # neighbours of the last width that are tried where nothing else came within tolerance
 
 Price = Callable[[Sequence[int]], float]
 
 
-def match_widths(request: Request, task: Task) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """Widths of every arm, and notes on what was matched. Raises BadInput where the host has no widths to match.
+def match_widths(
+    request: Request, task: Task, known: Mapping[str, tuple[int, ...]] | None = None
+) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """Widths of every arm, and notes on what was matched; known: widths decided before, by arm.
 
-    Within 2 % unmatched, widths stay equal; otherwise they are solved one by one from the last, within 2 % where an
-    integer solution exists, else to the nearest. Time is measured once, here, with the tolerance of its own noise.
+    Within 2 % unmatched, widths stay equal; otherwise they are solved, within 2 % where an integer solution exists, else
+    to the nearest. Time is measured once, here, with the tolerance of its own noise.
     """
     own = tuple(task.widths)
     widths = {arm.name: own for arm in request.arms}
@@ -32,6 +37,9 @@ def match_widths(request: Request, task: Task) -> tuple[dict[str, tuple[int, ...
     baseline = request.arms[0]
     target = 1.0 if request.match == "time" else _price(request, task, baseline)(own)
     for arm in request.arms[1:]:
+        if known and arm.name in known:
+            widths[arm.name] = known[arm.name]
+            continue
         if request.match == "time":
             price, tolerance = _time(request, task, arm)
         else:
@@ -51,33 +59,78 @@ def match_widths(request: Request, task: Task) -> tuple[dict[str, tuple[int, ...
 
 
 def solve(price: Price, widths: Sequence[int], target: float, tolerance: float) -> tuple[int, ...]:
-    """Widths whose price is within tolerance of the target, changing as few of them as possible, the last first."""
-    best = list(widths)
-    for i in reversed(range(len(best))):
+    """Widths whose price is within tolerance of the target, or the nearest found.
 
-        def at(width: int, i: int = i) -> float:
-            try:
-                return price([*best[:i], width, *best[i + 1 :]])
-            except BadInput:  # a width that the part can't divide
-                return float("nan")
+    All widths are scaled by one factor, so that the net keeps its shape; then one after another, from the last, takes
+    up what rounding left; then the last is moved step by step with the others following.
+    """
+    own = list(widths)
 
-        best[i] = _bisect(at, best[i], target)
-        if abs(price(best) / target - 1) <= tolerance:
-            break
+    def distance(some: Sequence[int]) -> float:
+        try:
+            value = abs(price(some) / target - 1)
+        except BadInput:  # a width that the part can't divide
+            return math.inf
+        return value if value == value else math.inf
+
+    best = min((own, _scaled(price, own, target)), key=distance)
+    for i in reversed(range(len(own))):
+        if distance(best) <= tolerance:
+            return tuple(best)
+        best = min((best, _fit(price, best, i, target)), key=distance)
+    if len(own) > 1 and distance(best) > tolerance:
+        start = best
+        for last in islice(_around(start[-1]), SEARCH):
+            tried = _fit(price, [*start[:-1], last], 0, target)
+            best = min((best, tried), key=distance)
+            if distance(best) <= tolerance:
+                break
     return tuple(best)
 
 
-def _bisect(at: Callable[[int], float], start: int, target: float) -> int:
-    """The whole number whose price is nearest to the target; price grows with the width."""
-    lo, hi = 1, start * WIDEST
+def _around(width: int) -> Iterator[int]:
+    """width - 1, width + 1, width - 2, ...: whole numbers from 1, without end."""
+    for step in count(1):
+        yield from (w for w in (width - step, width + step) if w >= 1)
+
+
+def _scaled(price: Price, own: list[int], target: float) -> list[int]:
+    """The widths times one factor, to the nearest price."""
+
+    def at(last: int) -> list[int]:
+        return [*(max(1, round(w * last / own[-1])) for w in own[:-1]), last]
+
+    return at(_bisect(lambda last: price(at(last)), own[-1], target))
+
+
+def _fit(price: Price, widths: list[int], i: int, target: float) -> list[int]:
+    """The widths with number i solved for the nearest price."""
+
+    def at(width: int) -> list[int]:
+        return [*widths[:i], width, *widths[i + 1 :]]
+
+    return at(_bisect(lambda width: price(at(width)), widths[i], target))
+
+
+def _bisect(price: Callable[[int], float], start: int, target: float) -> int:
+    """The whole number whose price is nearest to the target; price grows with the width, where there is one."""
+    known: dict[int, float] = {}
+
+    def at(width: int) -> float:
+        if width not in known:
+            try:
+                known[width] = price(width)
+            except BadInput:  # a width that the part can't divide
+                known[width] = math.nan
+        return known[width]
+
+    lo, hi = 0, start * WIDEST + 1
     while hi - lo > 1:
         mid = (lo + hi) // 2
-        value = at(mid)
-        if value != value:  # not buildable: its neighbour tells the side
-            value = at(mid + 1)
+        value = next((at(w) for w in range(mid, hi) if at(w) == at(w)), math.inf)  # the next that can be built
         lo, hi = (mid, hi) if value < target else (lo, mid)
-    near = [w for w in range(max(1, lo - 1), hi + 2) if at(w) == at(w)]
-    return min(near, key=lambda w: abs(at(w) - target)) if near else start
+    near = [w for w in known if known[w] == known[w]]
+    return min(near, key=lambda w: (abs(known[w] - target), w)) if near else start
 
 
 def _price(request: Request, task: Task, arm: ArmSpec) -> Price:

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, final
 
 import torch
 
+from netwright import catalogue
 from netwright.kinds.task import Task
-from netwright.part import BadInput, Misfit
+from netwright.part import BadInput, Misfit, Option
 from netwright.streams import derive
 from netwright.study.match import match_widths
 from netwright.study.records import Run, RunRecord
 from netwright.study.spec import ArmSpec, Request, job_key
 from netwright.study.work import Job, build_rule
 
-#: Copies in one stack: the gain saturates at about 32 (benchmarks/engines.py), and two workers want equal shares.
-STACK = 64
+#: Copies in one stack at most: the gain saturates here (benchmarks/engines.py), and several stacks occupy several cores.
+STACK = 32
 #: Nets above this many parameters are bound by matrix products, where stacking gains nothing on a CPU.
 SMALL = 100_000
 #: Steps of one stack from which compiling it pays (its 5 to 10 s against what a compiled step saves).
 COMPILE_FROM = 40_000
 EDGE = 0.1  # the outer share of a range that counts as its edge
-DIMENSIONS = 8  # of the Sobol sequence: rate, weight decay, and up to six of a part's own
+SHARED, DIMENSIONS = 2, 8  # of the Sobol sequence: rate and weight decay, then up to six of a part's own
 
 
 @final
@@ -38,6 +39,8 @@ class Plan:
     widened: Mapping[str, tuple[float, float, int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     data_hash: str = ""
+    stack: int = STACK  # copies in one stack
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # arm -> fingerprints of what fills its slots
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -47,24 +50,59 @@ class Plan:
         return Plan(
             dict(row["engines"]), {k: tuple(v) for k, v in row["widths"].items()}, {k: tuple(v) for k, v in row["lr"].items()},
             {k: (v[0], v[1], int(v[2])) for k, v in row["widened"].items()}, tuple(row["notes"]), row["data_hash"],
+            int(row["stack"]), {k: tuple(v) for k, v in row["parts"].items()},
         )  # fmt: skip
 
 
-def make_plan(request: Request, task: Task) -> Plan:
-    """Decide widths, engine and ranges for every arm."""
-    widths, notes = match_widths(request, task)
-    engines, why = choose_engines(request, task, widths)
-    families = {arm.rule_family(task) for arm in request.arms}
-    lr = {family: (task.lr[family][0], task.lr[family][1]) for family in sorted(families)}
+def make_plan(request: Request, task: Task, old: Plan | None = None) -> Plan:
+    """Decide widths, engines, stacks and ranges. An `old` plan is returned itself while its data and parts are the same.
+
+    Where only parts changed, what was decided for the others stays: engine class, stacks, ranges, and the widths of arms
+    that are as they were, with a baseline that is as it was.
+    """
+    data, parts = task.data_hash(), {arm.name: fingerprints(arm, task) for arm in request.arms}
+    if old is not None and (old.data_hash, old.parts) == (data, parts):
+        return old
+    kept = old if old is not None and old.data_hash == data else None
+    still = {name for name in parts if kept and kept.parts[name] == parts[name]}
+    if request.arms[0].name not in still:
+        still = set()
+    widths, notes = match_widths(request, task, {name: kept.widths[name] for name in still} if kept else {})
+    engines, why = choose_engines(request, task, widths, kept.engines if kept else {})
+    families = sorted({arm.rule_family(task) for arm in request.arms})
+    lr = {family: (task.lr[family][0], task.lr[family][1]) for family in families}
     if request.trials == 1:
-        notes = [*notes, "not tuned: every run takes the task's published learning rate"]
-    return Plan(engines, widths, lr, {}, (*notes, *why), task.data_hash())
+        notes.append("not tuned: every run takes the task's published learning rate")
+    if kept:
+        stale = tuple(f"{name}: " for name in parts if name not in still)
+        notes = [*(note for note in kept.notes if not note.startswith(stale)), *notes, *why]
+        return replace(kept, engines=engines, widths=widths, notes=tuple(dict.fromkeys(notes)), parts=parts)
+    return Plan(engines, widths, lr, {}, (*notes, *why), data, stack_size(request), parts)
 
 
-def choose_engines(request: Request, task: Task, widths: Mapping[str, Sequence[int]]) -> tuple[dict[str, str], list[str]]:
-    """One engine class for all arms unless a part isn't stackable; `auto` stacks small fully connected nets on a CPU."""
-    reasons = {arm.name: why_not_stackable(arm, task) for arm in request.arms}
-    wanted = request.engine
+def fingerprints(arm: ArmSpec, task: Task) -> tuple[str, ...]:
+    """What fills the arm's slots, as text that changes with it."""
+    return tuple(
+        f"{slot} {value}" if isinstance(value, str) else f"{slot} {catalogue.fingerprint(value[0])}"
+        for slot, value in sorted(arm.filled(task).items())
+    )
+
+
+def stack_size(request: Request) -> int:
+    """Copies in one stack: all runs of an arm in equal pieces of at most STACK."""
+    runs = request.trials * len(request.seeds)
+    return math.ceil(runs / math.ceil(runs / STACK))
+
+
+def choose_engines(
+    request: Request, task: Task, widths: Mapping[str, Sequence[int]], old: Mapping[str, str] | None = None
+) -> tuple[dict[str, str], list[str]]:
+    """One engine class for all arms unless a part isn't stackable; `auto` stacks small fully connected nets on a CPU.
+
+    old: engines of the plan before; their class stays.
+    """
+    reasons = {arm.name: why_not_stackable(request, task, arm) for arm in request.arms}
+    wanted = max(old.values(), key=len) if old else request.engine  # "loop" is the shortest name of an engine
     if wanted == "auto":
         small = max(_parameters(task, arm, widths[arm.name]) for arm in request.arms) <= SMALL
         runs = request.trials * len(request.seeds)
@@ -78,12 +116,31 @@ def choose_engines(request: Request, task: Task, widths: Mapping[str, Sequence[i
     return engines, [f"{name} runs on the loop engine: {why}" for name, why in reasons.items() if why]
 
 
-def why_not_stackable(arm: ArmSpec, task: Task) -> str:
+def why_not_stackable(request: Request, task: Task, arm: ArmSpec) -> str:
     """The reason an arm can't be stacked, or ''."""
+    if request.precision == "amp":
+        return "stacks don't know mixed precision"
     if task.per_seed_data:
         return "its data are a function of the seed, so copies share no pool"
-    part, _ = arm.filled(task)["rule"]
-    return part.tags.why_not_stackable if not part.tags.stackable else ""
+    if isinstance(task.weight_decay, tuple) and request.trials > 1:
+        return "weight decay is tuned, and copies of a stack share it"
+    if request.trials > 1 and (own := [f"{slot} {option.name}" for slot, _, option in searched(arm, task)]):
+        return f"its own options are tuned ({', '.join(own)}), and copies of a stack share them"
+    part, options = arm.filled(task)["rule"]
+    tags = part.tags_at(**options)
+    if tags.closed_form:
+        return "it is solved in closed form, not in steps"
+    return "" if tags.stackable else tags.why_not_stackable
+
+
+def searched(arm: ArmSpec, task: Task) -> list[tuple[str, Any, Option]]:
+    """(slot, part, option) of every option that the arm leaves to the search: its dimensions after the shared ones."""
+    found = []
+    for slot, value in sorted(arm.filled(task).items()):
+        if not isinstance(value, str):
+            part, options = value
+            found += [(slot, part, o) for o in part.options if o.search is not None and o.name not in options]
+    return found[: DIMENSIONS - SHARED]
 
 
 def _parameters(task: Task, arm: ArmSpec, widths: Sequence[int]) -> int:
@@ -117,21 +174,16 @@ def points(request: Request, task: Task, arm: ArmSpec, plan: Plan, seed: int) ->
 
 
 def _point(task: Task, arm: ArmSpec, point: dict[str, Any], u: Sequence[float] | None) -> dict[str, Any]:
+    """The rate with everything else that is tuned; u = None is the middle of a shared range, and a part's defaults."""
     if isinstance(task.weight_decay, tuple):
-        lo, hi = task.weight_decay
-        point["weight_decay"] = _log(lo, hi, u[1] if u is not None else 0.5)
+        point["weight_decay"] = _log(*task.weight_decay, u[1] if u is not None else 0.5)
     if u is None:
         return point
-    dimension = 2
-    for slot, value in sorted(arm.filled(task).items()):
-        if isinstance(value, str):
-            continue
-        part, options = value
-        for option in part.options:
-            if option.search is not None and option.name not in options and dimension < DIMENSIONS:
-                lo, hi, scale = option.search
-                point[f"{slot}.{option.name}"] = _log(lo, hi, u[dimension]) if scale == "log" else lo + (hi - lo) * u[dimension]
-                dimension += 1
+    for (slot, _, option), v in zip(searched(arm, task), u[SHARED:], strict=False):
+        assert option.search is not None
+        lo, hi, scale = option.search
+        value = _log(lo, hi, v) if scale == "log" else float(f"{lo + (hi - lo) * v:.6g}")
+        point[f"{slot}.{option.name}"] = round(value) if isinstance(option.default, int) else value
     return point
 
 
@@ -161,23 +213,21 @@ def runs_of(request: Request, task: Task, plan: Plan) -> list[Run]:
     return out
 
 
-def jobs_of(request: Request, task: Task, plan: Plan, todo: Sequence[Run], workers: int = 1) -> list[Job]:
-    """Runs that are still to do as jobs: single ones for the loop engine, stacks of up to STACK for the stack engine."""
+def jobs_of(request: Request, task: Task, plan: Plan, runs: Sequence[Run], todo: Collection[str]) -> list[Job]:
+    """The runs whose keys are still to do as jobs: single ones for the loop engine, stacks for the stack engine.
+
+    Stacks are cut from all runs, so that a study that was interrupted continues with the stacks it would have had.
+    """
     jobs = []
     for arm in request.arms:
-        mine = [run for run in todo if run.arm == arm.name]
         engine, widths = plan.engines[arm.name], plan.widths[arm.name]
-        size = 1 if engine == "loop" or _own_dimensions(task, arm) else STACK
-        if size > 1 and mine:
-            pieces = max(1, math.ceil(len(mine) / STACK), workers // len(request.arms))
-            size = math.ceil(len(mine) / pieces)
-        jobs += [Job(request, arm, tuple(mine[i : i + size]), widths, engine) for i in range(0, len(mine), size)]
+        size = 1 if engine == "loop" else plan.stack
+        for stage in ("tune", "widened"):
+            mine = [run for run in runs if run.arm == arm.name and run.stage == stage]
+            for i in range(0, len(mine), size):
+                if left := tuple(run for run in mine[i : i + size] if run.key in todo):
+                    jobs.append(Job(request, arm, left, widths, engine))
     return jobs
-
-
-def _own_dimensions(task: Task, arm: ArmSpec) -> bool:
-    """Whether trials differ in more than seed and rate, which a stack does not hold."""
-    return any("." in name for name in _point(task, arm, {}, [0.5] * DIMENSIONS)) or isinstance(task.weight_decay, tuple)
 
 
 def widen(request: Request, task: Task, plan: Plan, records: Sequence[RunRecord]) -> dict[str, tuple[float, float, int]]:

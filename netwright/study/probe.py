@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -204,6 +205,7 @@ def peak_memory(stepper: Stepper) -> int | None:
         before = torch.cuda.memory_allocated()
         stepper.step()
         return torch.cuda.max_memory_allocated() - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read at the first profile; it would write to stderr otherwise
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as prof:
         stepper.step()
     events = prof.profiler.kineto_results.events() if prof.profiler and prof.profiler.kineto_results else []

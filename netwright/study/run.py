@@ -72,7 +72,17 @@ class Study:
         out: str | Path | None = None,
         means: Means | None = None,
         command: str = "",
-        **request: Any,
+        seeds: int | Sequence[int] = 10,
+        trials: int = 5,
+        match: str = "params",
+        baseline: str | None = None,
+        all_pairs: bool = False,
+        engine: str = "auto",
+        device: str = "cpu",
+        precision: str = "fp32",
+        threads: int = 1,
+        steps: int | None = None,
+        batch: int | None = None,
     ) -> None:
         options = dict(task_options or {})
         if isinstance(task, Task):
@@ -82,7 +92,10 @@ class Study:
         else:
             ref = task
             self.task = open_task(task, options)
-        self.request = make_request(self.task, ref, options, arms, **request)
+        self.request = make_request(
+            self.task, ref, options, arms, seeds=seeds, trials=trials, match=match, baseline=baseline, all_pairs=all_pairs,
+            engine=engine, device=device, precision=precision, threads=threads, steps=steps, batch=batch,
+        )  # fmt: skip
         if isinstance(task, Task):
             from netwright.study.spec import with_budget
 
@@ -170,7 +183,7 @@ class Study:
                 tell(note)
             with Progress(tell, progress) as bar:
                 self._train(store, plan, bar)
-                widened = planning.widen(self.request, self.task, plan, store.records()) if not plan.widened else {}
+                widened = planning.widen(self.request, self.task, plan, store.records()) if not plan.widened and not store.looks() else {}
                 if widened:
                     plan = dataclasses.replace(plan, widened=widened, notes=(*plan.notes, *_widening(widened, self.request.trials)))
                     store.put_plan(plan.to_json())
@@ -199,13 +212,12 @@ class Study:
 
     def _plan(self, store: Store) -> planning.Plan:
         stored = store.plan()
-        if stored is not None:
-            plan = planning.Plan.from_json(stored)
-            if plan.data_hash == self.task.data_hash():
-                return plan
+        old = None if stored is None else planning.Plan.from_json(stored)
+        plan = planning.make_plan(self.request, self.task, old)
+        if old is not None and plan.data_hash != old.data_hash:
             store.note("the data changed since the last call: everything is run again")
-        plan = planning.make_plan(self.request, self.task)
-        store.put_plan(plan.to_json())
+        if plan is not old:
+            store.put_plan(plan.to_json())
         return plan
 
     def _train(self, store: Store, plan: planning.Plan, bar: Progress) -> None:
@@ -214,10 +226,8 @@ class Study:
         others = {run.key for run in store.runs() if run.seed not in self.request.seeds}
         store.add_runs(wanted)
         store.supersede(keys | others)
-        states = store.states()
-        todo = [run for run in wanted if states[run.key] == "queued"]
+        todo = self._queued(store, wanted)
         workers = self._workers(len(todo), plan)
-        jobs = planning.jobs_of(self.request, self.task, plan, todo, workers)
         bar.start("training", len(todo))
 
         def on_start(job: work.Job) -> None:
@@ -225,14 +235,24 @@ class Study:
             store.start(job.keys)
 
         def on_result(job: work.Job, result: work.Result) -> None:
-            # a crash of the machinery is tried again, a bounded number of times, before it drops the seed
-            store.finish(result.records, result.weights)
+            # a lost worker's runs are queued again, a bounded number of times, before that drops their seed
+            lost = [record.key for record in result.records if record.state == "lost"]
+            store.finish([record for record in result.records if record.state != "lost"], result.weights)
+            again = store.requeue(lost, lost=True) if lost else ()
             store.heartbeat()
             if result.redo:
                 store.note(f"{job.arm.name}: a stack of {len(job.runs)} was redone as single runs ({result.why})")
-            bar.advance(len(result.records), f"{job.arm.name} seed {job.runs[-1].seed}")
+            bar.advance(len(result.records) - len(again), f"{job.arm.name} seed {job.runs[-1].seed}")
 
-        self._execute(jobs, on_start, on_result, workers)
+        while todo:
+            jobs = planning.jobs_of(self.request, self.task, plan, wanted, todo)
+            self._execute(jobs, on_start, on_result, workers)
+            todo = self._queued(store, wanted)
+
+    @staticmethod
+    def _queued(store: Store, runs: Sequence[Run]) -> set[str]:
+        states = store.states()
+        return {run.key for run in runs if states[run.key] == "queued"}
 
     def _workers(self, runs: int, plan: planning.Plan) -> int:
         """How many worker processes; 0 = none, in this process."""

@@ -214,10 +214,12 @@ def job_key(request: Request, task: Task, arm: ArmSpec, seed: int, point: Mappin
     }
     row = {
         "schema": 1, "protocol": PROTOCOL, "engine_version": ENGINE_VERSION, "engine": engine,
-        "arm": [arm.name, arm.rekey], "task": task.id, "task_options": {"size": task.size, **task.options}, "task_version": task.version, "task_source": task.source_hash, "data": data_hash,
+        "arm": [arm.name, arm.rekey], "task": task.id, "task_options": {"size": task.size, **task.options},
+        "task_version": task.version, "task_source": task.source_hash, "data": data_hash,
         "host": task.host, "widths": list(widths), "slots": parts, "seed": seed, "point": dict(point),
         "steps": task.steps, "batch": task.batch, "evals": list(task.evals), "device": request.device.split(":")[0],
-        "precision": request.precision, "optimizer": [task.optimizer, dict(task.optimizer_options), task.schedule, task.weight_decay, task.clip],
+        "precision": request.precision, "optimizer": [task.optimizer, dict(task.optimizer_options), task.schedule],
+        "weight_decay": task.weight_decay, "clip": task.clip,
     }  # fmt: skip
     return digest(row)[:32]
 

@@ -10,7 +10,8 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, final
@@ -23,7 +24,6 @@ from netwright.kinds.rule import Rule
 from netwright.kinds.task import Data, Task
 from netwright.names import printable
 from netwright.nets import fill_named
-from netwright.part import Misfit
 from netwright.streams import derive, initialise
 from netwright.study.canonical import canonical_json, parse
 from netwright.study.records import Run, RunRecord
@@ -119,7 +119,7 @@ def build_rule(task: Task, arm: ArmSpec, seed: int, widths: Sequence[int], point
         filled[slot] = (part, {**options, option: value})
     rule_part, rule_options = filled.pop("rule")
     if task.foreign:
-        return _foreign(task, filled, rule_part, rule_options, seed, device)
+        return _foreign(task, filled, rule_part, rule_options, seed, arm.stream(seed), device)
     with torch.device("meta"):
         net = task.net(fill_named(filled), tuple(widths))
         rule = rule_part.build(net, task.problem, **rule_options)
@@ -132,12 +132,14 @@ def build_rule(task: Task, arm: ArmSpec, seed: int, widths: Sequence[int], point
     return rule.to(device)
 
 
-def _foreign(task: Task, filled: Mapping[str, Any], rule_part: Any, rule_options: Mapping[str, Any], seed: int, device: str) -> Rule:
-    """A user's model: built inside fork_rng, the arm's part swapped in at the task's slot."""
+def _foreign(
+    task: Task, filled: Mapping[str, Any], rule_part: Any, rule_options: Mapping[str, Any], seed: int, stream: int, device: str
+) -> Rule:
+    """A user's model: built inside fork_rng, the arm's part swapped in at the task's slot. stream: the seed of its values."""
     from netwright.swap import swap
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "init"))
+        torch.manual_seed(derive(stream, "init"))
         model: nn.Module = task.net()
     if "activation" in filled:
         part, options = filled["activation"]
@@ -147,25 +149,46 @@ def _foreign(task: Task, filled: Mapping[str, Any], rule_part: Any, rule_options
         for path, module in model.named_modules():
             fresh = [p for p in module.parameters(recurse=False) if id(p) not in before]
             if fresh and hasattr(module, "reset_parameters"):
-                initialise(module, seed, f"net.{path}")
+                initialise(module, stream, f"net.{path}")
     rule = rule_part.build(model, task.problem, **rule_options)
-    initialise(rule, seed, skip="net")
+    initialise(rule, stream, skip="net")
     return rule.to(device)
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """n compute threads inside, as many as before outside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def warm(job: Job) -> None:
+    """Opens the job's task and reads its data, so that no run pays for it; what goes wrong shows in the runs."""
+    with suppress(Exception):
+        task = task_of(job.request)
+        for run in job.runs:
+            data_of(task, run.seed, job.request.device)
 
 
 def perform(job: Job) -> Result:
     """Train the job's runs. Whatever a part raises becomes a row; a stack that raises asks to be redone one by one."""
-    torch.set_num_threads(job.request.threads)
-    task = task_of(job.request)
-    if job.engine == "loop":
-        results = [_alone(job, task, run) for run in job.runs]
-        return Result(tuple(r for r, _ in results), {r.key: w for r, w in results if w is not None})
-    try:
-        return _together(job, task)
-    except Exception as error:
-        if len(job.runs) == 1 and isinstance(error, Misfit):
-            raise
-        return Result((), {}, job.keys, f"{type(error).__name__}: {printable(str(error))[:300]}")
+    with threads(job.request.threads):
+        task = task_of(job.request)
+        if job.engine == "loop":
+            return _result([_alone(job, task, run) for run in job.runs])
+        try:
+            return _together(job, task)
+        except Exception as error:
+            return Result((), {}, job.keys, f"{type(error).__name__}: {printable(str(error))[:300]}")
+
+
+def setting_of(job: Job, task: Task, run: Run) -> Setting:
+    """The setting of one run: the task's, at the run's trial point, with the streams of the arm."""
+    return Setting.of(task, job.arm.stream(run.seed), run.point, job.request.precision)
 
 
 def _alone(job: Job, task: Task, run: Run) -> tuple[RunRecord, bytes | None]:
@@ -173,10 +196,8 @@ def _alone(job: Job, task: Task, run: Run) -> tuple[RunRecord, bytes | None]:
     try:
         rule = build_rule(task, job.arm, run.seed, job.widths, run.point, job.request.device)
         data = data_of(task, run.seed, job.request.device)
-        closed = job.arm.filled(task)["rule"][0].tags.closed_form
-        outcome = train(rule, data, Setting.of(task, run.seed, run.point, job.request.precision), closed)
-    except MemoryError as error:
-        return failed_record(run, "oom", error, start), None
+        part, options = job.arm.filled(task)["rule"]
+        outcome = train(rule, data, setting_of(job, task, run), part.tags_at(**options).closed_form)
     except Exception as error:
         return failed_record(run, "oom" if out_of_memory(error) else "failed", error, start), None
     return _record(run, outcome, "loop", time.perf_counter() - start)
@@ -189,19 +210,23 @@ def _together(job: Job, task: Task) -> Result:
     device = job.request.device
     rules = [build_rule(task, job.arm, run.seed, job.widths, run.point, device) for run in job.runs]
     data = [data_of(task, run.seed, device) for run in job.runs]
-    settings = [Setting.of(task, run.seed, run.point, job.request.precision) for run in job.runs]
+    settings = [setting_of(job, task, run) for run in job.runs]
     outcomes = train_stack(rules, data, settings, compiled=job.engine == "stack-compiled")
     share = (time.perf_counter() - start) / len(job.runs)
-    results = [_record(run, out, "stack", share) for run, out in zip(job.runs, outcomes, strict=True)]
-    return Result(tuple(r for r, _ in results), {r.key: w for r, w in results if w is not None})
+    return _result([_record(run, out, "stack", share) for run, out in zip(job.runs, outcomes, strict=True)])
+
+
+def _result(rows: Sequence[tuple[RunRecord, bytes | None]]) -> Result:
+    return Result(tuple(record for record, _ in rows), {record.key: weights for record, weights in rows if weights is not None})
 
 
 def _record(run: Run, out: Outcome, engine: str, seconds: float) -> tuple[RunRecord, bytes | None]:
     diverged = out.bad_step is not None or out.best_state is None
+    error = "the loss is not finite" if out.bad_step is not None else "no evaluation gave a finite score" if diverged else ""
     record = RunRecord(
         key=run.key, arm=run.arm, seed=run.seed, trial=run.trial, point=run.point, state="diverged" if diverged else "done",
         curve=tuple(out.curve), best_step=out.best_step, best_val=out.best_val, bad_step=out.bad_step,
-        bad_module=out.bad_module, error="the loss is not finite" if diverged else "", engine=engine, stage=run.stage,
+        bad_module=out.bad_module, error=error, engine=engine, stage=run.stage,
         seconds=seconds, host=platform.node(), pid=os.getpid(),
     )  # fmt: skip
     weights = None
@@ -223,17 +248,17 @@ def failed_record(run: Run, state: str, error: BaseException | str, start: float
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out."""
     text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in text or "can't allocate memory" in text
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in text or "can't allocate memory" in text
 
 
 def test_score(request: Request, arm: ArmSpec, run: Run, widths: Sequence[int], weights: bytes) -> float:
     """The one test evaluation of a replicate: the selected run's best-step weights on the test split."""
-    torch.set_num_threads(request.threads)
-    task = task_of(request)
-    rule = build_rule(task, arm, run.seed, widths, run.point, request.device)
-    setting = Setting.of(task, run.seed, run.point, request.precision)
-    data = data_of(task, run.seed, request.device)
-    rule, x = cast(rule, data.x[data.test], setting)
-    rule.load_state_dict(load(weights))
-    value = float(task.problem.metric(predict(rule, x, setting), data.y[data.test]))
+    with threads(request.threads):
+        task = task_of(request)
+        rule = build_rule(task, arm, run.seed, widths, run.point, request.device)
+        setting = Setting.of(task, run.seed, run.point, request.precision)
+        data = data_of(task, run.seed, request.device)
+        rule, x = cast(rule, data.x[data.test], setting)
+        rule.load_state_dict(load(weights))
+        value = float(task.problem.metric(predict(rule, x, setting), data.y[data.test]))
     return value if math.isfinite(value) else task.problem.worst

@@ -9,15 +9,21 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 import time
+import types
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, final
 
-from netwright.study.work import Job, Result, failed_record, perform
+from netwright.study.work import Job, Result, failed_record, perform, warm
 
-GRACE = 60.0  # seconds a worker may take to start and import torch, on top of a job's limit
+GRACE = 300.0  # seconds a worker may take to start, import torch and read its data, before a run counts
+HEARTBEAT = 1.0  # seconds between two looks of a worker for its coordinator
+Ended = tuple[Job, Result]
 
 
 def execute(
@@ -28,12 +34,14 @@ def execute(
     limit: float | None = None,
     memory: int | None = None,
 ) -> None:
-    """Perform jobs on `workers` processes. limit: seconds one run may take; memory: bytes one worker may hold."""
+    """Perform jobs on `workers` processes. limit: seconds one run may take; memory: bytes of data one worker may hold."""
     todo = deque(jobs)
     pool: list[_Worker] = []
     try:
         while todo or any(w.job for w in pool):
-            pool = [w for w in pool if w.alive()]
+            for idle in [w for w in pool if w.job is None and not w.process.is_alive()]:
+                idle.stop()
+                pool.remove(idle)
             while todo and len(pool) < workers:
                 pool.append(_Worker(memory))
             for worker in pool:
@@ -42,13 +50,11 @@ def execute(
                     on_start(job)
                     worker.give(job, limit)
             ready = set(wait([w.pipe for w in pool if w.job], timeout=0.2))
-            for worker in pool:
-                if worker.job is None:
+            for worker in [w for w in pool if w.job]:
+                ended = worker.collect() if worker.pipe in ready else worker.overdue()
+                if ended is None:
                     continue
-                result = worker.collect() if worker.pipe in ready else worker.overdue()
-                if result is None:
-                    continue
-                job, result = result
+                job, result = ended
                 on_result(job, result)
                 if result.redo:
                     todo.extendleft(dataclasses.replace(job, runs=(run,), engine="loop") for run in reversed(job.runs))
@@ -57,64 +63,73 @@ def execute(
             worker.stop()
 
 
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hides the main module while a worker starts, which would otherwise run a user's script once more."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+@final
 class _Worker:
+    """A process, the pipe to it, and the job it has, if any."""
+
     def __init__(self, memory: int | None) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, memory), daemon=True)
-        self.process.start()
+        with _without_main():
+            self.process.start()
         theirs.close()
         self.job: Job | None = None
-        self.fresh = True
+        self.started = False
         self.deadline = float("inf")
         self.limit: float | None = None
 
     def give(self, job: Job, limit: float | None) -> None:
-        self.job, self.limit = job, limit
-        if limit is not None:
-            share = limit * len(job.runs)
-            self.deadline = time.monotonic() + share + (GRACE if self.fresh else 0.0)
-        self.fresh = False
-        self.pipe.send(job)
+        self.job, self.limit, self.started = job, limit, False
+        self.deadline = time.monotonic() + GRACE
+        with suppress(OSError):  # a worker that died while idle is noticed by collect
+            self.pipe.send(job)
 
-    def collect(self) -> tuple[Job, Result] | None:
+    def collect(self) -> Ended | None:
         """The result that lies in the pipe; a broken pipe means that the worker died."""
         assert self.job is not None
-        job = self.job
         try:
             message: Any = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join(5)
             code = self.process.exitcode
-            text = f"the worker process ended with code {code}"
-            # the kernel kills with SIGKILL what takes too much memory; nobody else here does
-            state = "oom" if code == -signal.SIGKILL else "lost"
-            return self._end(job, tuple(failed_record(run, state, text) for run in job.runs))
+            # the kernel kills with SIGKILL what takes too much memory
+            state = "oom" if code == -signal.SIGKILL and _short_of_memory() else "lost"
+            return self._died(state, f"the worker process ended with code {code}")
         if message == "started":
-            if self.limit is not None:
-                self.deadline = time.monotonic() + self.limit * len(job.runs)
+            self.started = True
+            self.deadline = float("inf") if self.limit is None else time.monotonic() + self.limit * len(self.job.runs)
             return None
-        self.job, self.deadline = None, float("inf")
+        job, self.job = self.job, None
         return job, message
 
-    def overdue(self) -> tuple[Job, Result] | None:
-        """The job's end, where it has taken longer than its limit; a stack is redone as single runs."""
+    def overdue(self) -> Ended | None:
+        """The job's end, where it has taken longer than its limit, or the worker too long to begin it."""
         if time.monotonic() < self.deadline or self.job is None:
             return None
-        job = self.job
+        if not self.started:
+            return self._died("lost", f"the worker process took longer than {GRACE:g} s to start")
+        return self._died("timeout", f"took longer than the limit of {self.limit:g} s")
+
+    def _died(self, state: str, why: str) -> Ended:
+        """The end of the worker and of its job: a stack is redone as single runs, so that only the guilty one is marked."""
+        assert self.job is not None
+        job, self.job = self.job, None
         self.kill()
         if len(job.runs) > 1:
-            self.job = None
-            return job, Result((), {}, job.keys)
-        return self._end(job, (failed_record(job.runs[0], "timeout", f"took longer than the limit of {self.limit:g} s"),))
-
-    def _end(self, job: Job, records: tuple[Any, ...]) -> tuple[Job, Result]:
-        self.job, self.deadline = None, float("inf")
-        self.kill()
-        return job, Result(records)
-
-    def alive(self) -> bool:
-        return self.job is not None or self.process.is_alive()
+            return job, Result((), {}, job.keys, f"{state}: {why}")
+        return job, Result((failed_record(job.runs[0], state, why),))
 
     def kill(self) -> None:
         if self.process.is_alive():
@@ -122,33 +137,56 @@ class _Worker:
         self.process.join(5)
 
     def stop(self) -> None:
-        try:
+        with suppress(OSError):
             self.pipe.send(None)
-        except OSError:
-            pass
-        self.process.join(1)
+        if self.job is None:
+            self.process.join(1)
         self.kill()
         self.pipe.close()
+
+
+def _short_of_memory() -> bool:
+    """Whether the kernel has killed for memory since this process began to look; unknown counts as no."""
+    return _oom_kills() > _KILLS
+
+
+def _oom_kills() -> int:
+    with suppress(OSError, ValueError), open("/proc/vmstat", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+_KILLS = _oom_kills()
 
 
 def _serve(pipe: Connection, memory: int | None) -> None:
     """The worker's life: receive a job, say that it started, send the result."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator decides
+    threading.Thread(target=_follow, args=(multiprocessing.parent_process(),), daemon=True).start()
     if memory is not None:
         import resource
 
-        import torch  # noqa: F401  (its libraries are mapped before the limit counts)
-
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    parent = os.getppid()
-    while os.getppid() == parent:
-        if not pipe.poll(1.0):
-            continue
+    while True:
         try:
             job = pipe.recv()
         except EOFError:
             return
         if job is None:
             return
+        warm(job)
         pipe.send("started")
-        pipe.send(perform(job))
+        try:
+            result = perform(job)
+        except MemoryError as error:
+            result = Result(tuple(failed_record(run, "oom", error) for run in job.runs))
+        pipe.send(result)
+
+
+def _follow(parent: Any) -> None:
+    """Ends the worker soon after its coordinator, whatever a job is doing."""
+    while parent.is_alive():
+        time.sleep(HEARTBEAT)
+    os._exit(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import string
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import Any
@@ -28,7 +27,7 @@ from netwright.kinds.task import (
 from netwright.part import Option, Paper
 
 #: The 65 characters of the text, in order of their code points.
-ALPHABET = "\n !$&',-.3:;?" + string.ascii_uppercase + string.ascii_lowercase
+ALPHABET = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ORIGIN = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 #: size -> (context, model width, heads, feed-forward widths, steps, batch)
 SIZES = {"small": (64, 64, 4, (256, 256), 1000, 16), "full": (128, 96, 4, (384,) * 4, 3000, 32)}

@@ -1,0 +1,93 @@
+"""The kind `rule`: what misfits and wrong declarations say, tags that follow options, and toys."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from netwright.kinds.rule import Misfit, Rule, RulePart, Tags, Toy, gradients, linear_gradients, rule, softmax_error
+from netwright.part import BadInput, Claim, Option, Paper, UnknownName
+from netwright.testing import Check, apply
+from netwright.testing.every import claims
+
+PAPER = Paper(title="A toy", authors="Nobody", year=2020)
+
+
+class WholeNet(Rule):
+    def forward(self, x):
+        return self.net(x)
+
+    def losses(self, x, y, *draws):
+        yield self.problem.loss(self.net(x), y)
+
+
+def declare(tags: Tags | None = None, **more: object) -> RulePart:
+    return rule(WholeNet, paper=PAPER, tags=tags, **more)
+
+
+def test_errors_name_what_is_missing():
+    part = declare(Tags(needs=frozenset({"blocks", "labels", "image"})))
+    toy = Toy()
+    with pytest.raises(Misfit, match=r"needs image, .*offers: labels, vector"):
+        toy.bind(part.build)
+    with pytest.raises(Misfit, match="needs a net of ordered blocks .* given Linear"):
+        part.build(nn.Linear(2, 2), toy.problem)
+    with pytest.raises(BadInput, match="needs a net"):
+        part.build()
+    with pytest.raises(UnknownName, match="no option is called 'speed'"):
+        toy.bind(declare().build, speed=3)
+    with pytest.raises(Misfit, match="no closed form"):
+        toy.bind(declare().build).fit([])
+
+
+def test_tags_refuse_what_they_cannot_mean():
+    for wrong, said in (
+        ({"family": "alchemy"}, "allowed: backprop"),
+        ({"stackable": False}, "why_not_stackable"),
+        ({"above_control": False}, "reason"),
+        ({"forwards_predict": "labels"}, "'classes'"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            Tags(**wrong)
+
+
+def test_tags_follow_options():
+    tags = Tags(forwards_train=1.0, at={"passes=two": {"forwards_train": 2.0}})
+    part = declare(tags, options=(Option("passes", "one", allowed=("one", "two")),))
+    assert part.tags_at().forwards_train == 1.0 and part.tags_at(passes="two").forwards_train == 2.0
+    assert part.settings() == [{}, {"passes": "two"}]
+
+
+def test_a_claim_that_fails_is_reported():
+    part = declare(claims=(Claim("false", "it is so", check=lambda: False),))
+    assert not apply(part, Check("claims", claims)).ok
+
+
+def test_toys_leave_the_global_generator_alone():
+    before = torch.random.get_rng_state()
+    toy = Toy()
+    first, second = toy.bind(WholeNet), toy.bind(WholeNet)
+    assert all(map(torch.equal, first.parameters(), second.parameters()))
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_the_name_comes_from_the_class():
+    assert declare().name == "whole-net" and rule(WholeNet, paper=PAPER, name="other").name == "other"
+
+
+def test_gradients_of_losses_that_reach_nothing_are_zero():
+    toy = Toy()
+    bound, (x, y) = toy.bind(WholeNet), toy.batch()
+    bound.register_parameter("idle", nn.Parameter(torch.ones(2, dtype=torch.float64)))
+    grads = gradients(bound, x, y)
+    assert torch.equal(grads["idle"], torch.zeros(2, dtype=torch.float64)) and grads["net.readout.bias"].any()
+
+
+def test_pieces_of_references_agree_with_autograd():
+    toy = Toy(widths=())
+    bound, (x, y) = toy.bind(WholeNet), toy.batch()
+    with torch.no_grad():
+        wanted = linear_gradients("net.readout", softmax_error(bound.net(x), y), x)
+    for name, g in gradients(bound, x, y).items():
+        torch.testing.assert_close(g, wanted[name], rtol=1e-12, atol=1e-14)
