@@ -77,7 +77,8 @@ def sources(net: nn.Module, names: Mapping[int, str], places: set[int]) -> Itera
     for module in net.modules():
         if is_activation(module) or id(module) in places or isinstance(module, torch.jit.ScriptModule):
             continue
-        for name in _calls(type(module)):
+        cls: type = type(module)
+        for name in _calls(cls):
             yield Unreached(names[id(module)], type(module).__name__, name, "source of forward")
 
 

@@ -35,7 +35,9 @@ class _Compiler:
         with self._lock:
             if self.usable:
                 self.usable = False
-                cause = str(error).strip().split("\n")[0][:300]
+                lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+                named = [line for line in lines[1:] if "error" in line.lower()]
+                cause = " | ".join(line[:200] for line in (lines[:1] + named[:1]))
                 warnings.warn(
                     f"{label}: fused=True runs uncompiled from here on ({type(error).__name__}: {cause})",
                     FallbackWarning,
@@ -48,7 +50,7 @@ compiler = _Compiler()
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Within it fused functions run their plain writing, silently: for debugging, and for checks that need no compiler."""
+    """Within it fused functions run their plain writing, silently: for debugging, for checks without a compiler."""
     was, compiler.usable = compiler.usable, False
     try:
         yield
@@ -67,7 +69,7 @@ class _Lazy:
         device = args[0].device.type
         if device == "meta" or not compiler.usable:
             return self.plain(*args)
-        # The dtype of the arguments decides, in forward and backward alike; autocast would change one without the other.
+        # The dtype of the arguments decides, forward and backward alike; autocast would change one without the other.
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
                 return self._run(*args)
@@ -78,7 +80,7 @@ class _Lazy:
             self._compiled = torch.compile(self.plain, dynamic=True)
         try:
             return self._compiled(*args)
-        except Exception as error:  # whatever the compiler raises; the plain call tells a bad argument from a bad compiler
+        except Exception as error:  # the plain call tells a bad argument from a bad compiler
             result = self.plain(*args)
             compiler.give_up(self.label, error)
             return result
@@ -87,7 +89,7 @@ class _Lazy:
 def fuse(fn: Function, label: str) -> Function:
     """fn(x, *tensors, **options) compiled, with a backward that keeps its tensor arguments only.
 
-    Shapes and dtypes: those of fn. Options are constants: one kernel pair for each set of values, made at its first call.
+    Shapes and dtypes: those of fn. Options are constants: each set of values gets its own kernels, at its first call.
     Works under vmap, grad of grad, an outer torch.compile, torch.export, on meta tensors and in low precision.
     Without a compiler it warns once (FallbackWarning, with the cause) and runs fn as it is written.
     """

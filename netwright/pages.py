@@ -59,12 +59,8 @@ class Evidence:
 def _environment() -> Environment:
     made = Environment(
         loader=ChoiceLoader([PackageLoader("netwright"), PackageLoader("netwright.report")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_printed,
-    )
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_printed,
+    )  # fmt: skip
     made.filters["plural"] = words.plural
     return made
 
@@ -130,7 +126,7 @@ def page(part: Part, known: Evidence) -> str:
     return _environment().get_template("part.html").render(
         title=catalogue.cls_name(part) or part.name, card=made.to_json(),
         curve=Markup(canvas.svg(figures.shapes_figure(shape), "curve", f"shape of {part.name}")) if shape else "",
-        formula=Markup(figures.formula_svg(part.formula, name="formula")) if part.formula else "",
+        formula=Markup(figures.formula_svg(printable(part.formula), name="formula")) if part.formula else "",
         facts=[(term, value) for term, value in _facts(part) if value],
         options=[{"name": o.name, "default": o.default, "help": o.help, "allowed": _allowed(o)} for o in part.options],
         claims=[_claim(part, claim, known, entry if fresh else None) for claim in part.claims],
@@ -193,7 +189,7 @@ def _tag(name: str, value: Any) -> str:
 
 def _link(form: str, value: str) -> Markup | str:
     """An anchor, which loads nothing by itself."""
-    return Markup(f'<a rel="noreferrer" href="{form}">{{0}}</a>').format(value) if value else ""
+    return Markup(f'<a rel="noreferrer" href="{form}">{{0}}</a>').format(printable(value)) if value else ""
 
 
 def _allowed(option: Any) -> str:

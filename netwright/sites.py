@@ -169,7 +169,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(value)
 
 
-def look(model: nn.Module, places: set[int], example: Any = None) -> Look:
+def look(model: nn.Module, places: set[int], example: Any = None, channel_dim: int | None = None) -> Look:
     """Run, trace or read the model: widths at the modules whose id() is in places, and activation calls.
 
     example: a tensor, a tuple of positional arguments or a mapping of keyword arguments of the forward.
@@ -179,7 +179,7 @@ def look(model: nn.Module, places: set[int], example: Any = None) -> Look:
     prefix, net = unwrap(model)
     names = {id(m): (prefix + path).rstrip(".") for path, m in net.named_modules()}
     if example is not None:
-        _run(net, names, places, example, found)
+        _run(net, names, places, example, channel_dim, found)
     traced = _trace(net, prefix, places, found)
     found.unreached += attributes(net, names, places)
     if example is None and not traced:

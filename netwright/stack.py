@@ -111,7 +111,7 @@ class Stack:
         names_of = {id(p): n for n, p in named[0].items()}
         self.units = [[names_of[id(p)] for p in unit] for unit in rules[0].units()]
         trained = {name for unit in self.units for name in unit}
-        stacked = {n: torch.stack([own[n].detach() for own in named]) for n in named[0]}
+        stacked = {n: torch.stack([own[n].detach() for own in named]).contiguous() for n in named[0]}
         self.params = {n: v for n, v in stacked.items() if n in trained}
         self.fixed = {n: v for n, v in stacked.items() if n not in trained}
         buffers = [dict(rule.named_buffers()) for rule in rules]

@@ -2,11 +2,11 @@
 
 draft     declared
 checked   evidence/checks.json holds a passing entry for the part's present fingerprint
-studied   checked, and evidence/studies/ holds a fresh record of every claim that training has to judge
+studied   checked, and evidence/studies/ holds a fresh record of every claim judged by training
 retired   said so by the part itself, with a reason
 
-A study record is {"schema": 1, "part": id, "claim": name, "fingerprints": {part id: fingerprint, ...}, ...}; it is fresh
-while every fingerprint in it is the present one.
+A study record is {"schema": 1, "part": id, "claim": name, "fingerprints": {part id: fingerprint, ...}, ...}; it is
+fresh while every fingerprint in it is the present one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def evidence() -> Path | None:
 
 
 def status(part: Part) -> str:
-    """"draft", "checked", "studied" or "retired"."""
+    """How far the part has come: draft, checked, studied or retired."""
     if part.retired:
         return "retired"
     folder = evidence()

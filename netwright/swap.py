@@ -116,7 +116,7 @@ def swap(model: nn.Module, what: Any, to: Any, *, example: Any = None, seed: int
         raise BadInput(f"{type(model).__name__} is compiled or scripted; swap in the original model and compile that")
     target = _target(to, options)
     places = places_of(model, what)
-    found = look(model, {id(place.old) for place in places}, example)
+    found = look(model, {id(place.old) for place in places}, example, options.get("channel_dim"))
     if not places:
         raise nothing(model, what, found)
     refusals: list[str] = []
@@ -196,7 +196,9 @@ def _part_target(part: ActivationPart, options: dict[str, Any]) -> _Target:
     resolved = part.resolve({name: value for name, value in options.items() if name not in fixed})
     per_channel, elementwise = resolved.get("per") == "channel", part.tags.shape == "elementwise"
     takes = {"channels", "channel_dim"} if per_channel or not elementwise else set()
-    needs = takes if per_channel or part.tags.shape in ("rowwise", "channels") else set()
+    needs = takes if per_channel or part.tags.shape == "channels" else takes & {"channel_dim"}
+    if part.tags.shape == "stateful" and not per_channel:  # brings its own module, which says itself what it needs
+        needs = set()
     return _Target(part.id, part.build, options, frozenset(takes), frozenset(needs - set(options)), part)
 
 
@@ -240,9 +242,7 @@ def _compiled(module: nn.Module) -> bool:
 
 
 def _width(place: Place, target: _Target, found: Look) -> Width:
-    given = [target.options.get("channels"), target.options.get("channel_dim")]
-    if given[0] is not None:
-        return Width((given[0],), given[1], "given")
+    channels, dim = target.options.get("channels"), target.options.get("channel_dim")
     if seen := found.seen.get(id(place.old)):
         width = merge(seen)
     else:
@@ -250,7 +250,9 @@ def _width(place: Place, target: _Target, found: Look) -> Width:
         width = merge([w or Width() for w in traced])
         if not width.sizes and len(traced) <= 1:  # called once: the layers beside it speak of that call
             width = merge([neighbour(parent, name) for parent, name in place.slots])
-    return width if given[1] is None else Width(width.sizes, given[1], width.how)
+    if dim is not None and not seen and dim != width.channel_dim:  # what is known is the size of another dimension
+        width = Width((), dim)
+    return width if channels is None else Width((channels,), width.channel_dim, "given")
 
 
 def _refusals(model: nn.Module, place: Place, target: _Target, found: Look) -> list[str]:

@@ -53,7 +53,9 @@ class Tags:
         if self.shape not in SHAPES:
             raise BadInput(f"Tags shape={self.shape!r}; allowed: {', '.join(SHAPES)}")
         if wrong := [name for name in self.always if name not in ALWAYS or not getattr(self, name)]:
-            raise BadInput(f"Tags always={wrong}; allowed: those of {', '.join(ALWAYS)} that hold at the default setting")
+            raise BadInput(
+                f"Tags always={wrong}; allowed: those of {', '.join(ALWAYS)} that hold at the default setting"
+            )
         if self.smooth and self.kinks:
             raise BadInput(f"Tags smooth=True with kinks={self.kinks}; a function with kinks isn't smooth")
 
@@ -64,7 +66,7 @@ class ActivationPart(Part):
     """An activation. Built by `activation(...)`; `part(x)` is not a thing: use `part.fn` or `part.build()`."""
 
     fn: Callable[..., Tensor] = torch.relu
-    compiled: Callable[..., Tensor] | None = None  # the writing the compiler gets, where another than fn is faster there
+    compiled: Callable[..., Tensor] | None = None  # the writing the compiler gets, where another is faster there
     cls: str = ""
     reference: Callable[..., Any] | None = None
     reference_eval: Callable[..., Any] | None = None
@@ -83,7 +85,7 @@ class ActivationPart(Part):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        taken = inspect.signature(self.fn).parameters
+        taken = inspect.signature(self.fn).parameters if self.options else {}  # a built-in has no signature to read
         object.__setattr__(self, "fused_fn", fuse(self.compiled or self.fn, self.id))
         object.__setattr__(self, "fn_options", frozenset(o.name for o in self.options if o.name in taken))
 
@@ -95,7 +97,7 @@ class ActivationPart(Part):
         return ("mlp",) if self.tags.shape == "gated" else ("activation",)
 
     def build(self, **options: Any) -> nn.Module:
-        """The module. Takes channels=, channel_dim=, fused=, per= and learnable= (if it learns), and the part's options."""
+        """The module. Takes channels=, channel_dim=, fused=, its options; where it learns, per= and learnable=."""
         return self.module_type()(**options)
 
     def module_type(self) -> type[nn.Module]:
@@ -132,7 +134,7 @@ class Activation(nn.Module):
             raise BadInput(f"{part.id}: per='channel' needs channels=, the size of dimension {channel_dim}")
         self._inits = {item.name: self._initial(item) for item in part.learn}
         for name, init in self._inits.items():
-            shape = (len(init),) if isinstance(init, tuple) else ()
+            shape: tuple[int, ...] = (len(init),) if isinstance(init, tuple) else ()
             shape += (channels,) if self.per == "channel" and channels is not None else () if shape else (1,)
             self.register_parameter(name, nn.Parameter(torch.empty(shape), requires_grad=learnable))
         self.no_decay = frozenset(item.name for item in part.learn if not item.decay)
@@ -185,7 +187,9 @@ class Activation(nn.Module):
         if part.tags.shape == "elementwise" and self.per != "channel":
             return
         if not -x.dim() <= dim < x.dim():
-            raise BadInput(f"{part.id}: channel_dim={dim}, but the input has {x.dim()} dimensions (shape {tuple(x.shape)})")
+            raise BadInput(
+                f"{part.id}: channel_dim={dim}, but the input has {x.dim()} dimensions (shape {tuple(x.shape)})"
+            )
         if self.per == "channel" and x.shape[dim] != self.channels:
             raise BadInput(
                 f"{part.id}: dimension {dim} of the input has size {x.shape[dim]}; expected channels={self.channels}"
@@ -227,9 +231,10 @@ def _generate(part: ActivationPart) -> type[nn.Module]:
         self._setup(**(fixed | frame | {k: v for k, v in kwargs.items() if k in fixed}), given=given)
 
     signature = inspect.Signature([*head, *named])
-    doc = f"{part.summary or part.name}\n\nf(x) = {part.formula}\n\nSource: {part.paper.slug or part.paper.title} {part.paper.equation}".rstrip()
-    body = {"__init__": __init__, "part": part, "__doc__": doc, "__module__": "netwright.activations", "__signature__": signature}
-    return type(part.cls, (Activation,), body)
+    source = f"{part.paper.slug or part.paper.title} {part.paper.equation}".rstrip()
+    doc = f"{part.summary or part.name}\n\nf(x) = {part.formula}\n\nSource: {source}"
+    body = {"__init__": __init__, "part": part, "__doc__": doc, "__module__": "netwright.activations"}
+    return type(part.cls, (Activation,), body | {"__signature__": signature})
 
 
 def activation(
@@ -263,7 +268,7 @@ def activation(
     """Declare an activation.
 
     fn(x, *learned, **options) -> Tensor: the pure function; parts that are not elementwise also take dim=.
-    reference(x, *learned, **options): the second writing, Python floats in float64 (lists for rowwise, gated, channels).
+    reference(x, *learned, **options): the second writing, in Python floats (lists for rowwise, gated, channels).
     name: by default fn's name with '-' for '_'. summary: by default the first line of the file's docstring.
     ratio: channels out / channels in; 1/2 for gated by default.
     compiled: another writing of fn for fused=True, where the compiler makes more of it; checked to be equal.
@@ -276,15 +281,15 @@ def activation(
             Option("per", learn[0].per, "one parameter a 'tensor' or a 'channel'", allowed=("tensor", "channel")),
             Option("learnable", True, "whether the parameters are trained"),
         )
-    source = inspect.getmodule(fn)
+    source = inspect.getmodule(reference)  # fn may be torch's own
     return ActivationPart(
         name=name or fn.__name__.strip("_").replace("_", "-"), paper=paper,
         summary=summary or (source.__doc__ or "").strip().split("\n")[0], formula=formula, tags=tags,
         options=options + extra, identities=identities, claims=claims, deviations=deviations, uses=uses,
-        alias_of=alias_of, equals_at_init=equals_at_init, retired=retired, module=fn.__module__, fn=fn, cls=cls,
+        alias_of=alias_of, equals_at_init=equals_at_init, retired=retired, module=reference.__module__, fn=fn, cls=cls,
         reference=reference, reference_eval=reference_eval, learn=learn, values=values, examples=examples,
-        limits=limits, compiled=compiled, ratio=ratio if ratio is not None else (0.5 if tags.shape == "gated" else 1.0), flops=flops,
-        module_class=module_class,
+        limits=limits, compiled=compiled, flops=flops, module_class=module_class,
+        ratio=ratio if ratio is not None else (0.5 if tags.shape == "gated" else 1.0),
     )  # fmt: skip
 
 

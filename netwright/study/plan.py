@@ -9,13 +9,13 @@ from typing import Any, final
 
 import torch
 
-from netwright import catalogue
 from netwright.kinds.task import Task
 from netwright.part import BadInput, Misfit, Option
 from netwright.streams import derive
+from netwright.study.canonical import digest
 from netwright.study.match import match_widths
 from netwright.study.records import Run, RunRecord
-from netwright.study.spec import ArmSpec, Request, job_key
+from netwright.study.spec import ArmSpec, Request, job_key, slots_key
 from netwright.study.work import Job, build_rule
 
 #: Copies in one stack at most: the gain saturates here (benchmarks/engines.py), and several stacks occupy several cores.
@@ -40,7 +40,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     data_hash: str = ""
     stack: int = STACK  # copies in one stack
-    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # arm -> fingerprints of what fills its slots
+    parts: Mapping[str, str] = field(default_factory=dict)  # arm -> digest of what fills its slots, fingerprints included
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -50,7 +50,7 @@ class Plan:
         return Plan(
             dict(row["engines"]), {k: tuple(v) for k, v in row["widths"].items()}, {k: tuple(v) for k, v in row["lr"].items()},
             {k: (v[0], v[1], int(v[2])) for k, v in row["widened"].items()}, tuple(row["notes"]), row["data_hash"],
-            int(row["stack"]), {k: tuple(v) for k, v in row["parts"].items()},
+            int(row["stack"]), dict(row["parts"]),
         )  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def make_plan(request: Request, task: Task, old: Plan | None = None) -> Plan:
     Where only parts changed, what was decided for the others stays: engine class, stacks, ranges, and the widths of arms
     that are as they were, with a baseline that is as it was.
     """
-    data, parts = task.data_hash(), {arm.name: fingerprints(arm, task) for arm in request.arms}
+    data, parts = task.data_hash(), {arm.name: digest(slots_key(arm, task))[:16] for arm in request.arms}
     if old is not None and (old.data_hash, old.parts) == (data, parts):
         return old
     kept = old if old is not None and old.data_hash == data else None
@@ -78,14 +78,6 @@ def make_plan(request: Request, task: Task, old: Plan | None = None) -> Plan:
         notes = [*(note for note in kept.notes if not note.startswith(stale)), *notes, *why]
         return replace(kept, engines=engines, widths=widths, notes=tuple(dict.fromkeys(notes)), parts=parts)
     return Plan(engines, widths, lr, {}, (*notes, *why), data, stack_size(request), parts)
-
-
-def fingerprints(arm: ArmSpec, task: Task) -> tuple[str, ...]:
-    """What fills the arm's slots, as text that changes with it."""
-    return tuple(
-        f"{slot} {value}" if isinstance(value, str) else f"{slot} {catalogue.fingerprint(value[0])}"
-        for slot, value in sorted(arm.filled(task).items())
-    )
 
 
 def stack_size(request: Request) -> int:
@@ -206,9 +198,10 @@ def runs_of(request: Request, task: Task, plan: Plan) -> list[Run]:
     out = []
     for arm in request.arms:
         engine = "loop" if plan.engines[arm.name] == "loop" else "stack"
+        slots, widths = slots_key(arm, task), plan.widths[arm.name]
         for seed in request.seeds:
             for trial, (stage, point) in enumerate(points(request, task, arm, plan, seed)):
-                key = job_key(request, task, arm, seed, {**point, "trial": trial}, plan.widths[arm.name], engine, plan.data_hash)
+                key = job_key(request, task, arm, slots, seed, {**point, "trial": trial}, widths, engine, plan.data_hash)
                 out.append(Run(key, arm.name, seed, trial, point, stage))
     return out
 

@@ -104,6 +104,7 @@ class Study:
         else:
             self.task = work.task_of(self.request)
         planning.check_reach(self.request)
+        self.task.data(self.request.seeds[0])  # data that can't be had is said before a study begins
         self.means = means or Means()
         self.command = command or self._command(arms)
         name = f"{self.task.name}-{self.request.study_id[:8]}"

@@ -205,18 +205,24 @@ def with_budget(task: Task, budget: Mapping[str, int]) -> Task:
     return dataclasses.replace(task, steps=steps, batch=budget.get("batch", task.batch), evals=evals)
 
 
-def job_key(request: Request, task: Task, arm: ArmSpec, seed: int, point: Mapping[str, Any], widths: Sequence[int], engine: str, data_hash: str) -> str:
-    """Identity of one run: hash of everything that can change its result."""
-    filled = arm.filled(task)
-    parts = {
+def slots_key(arm: ArmSpec, task: Task) -> dict[str, Any]:
+    """What fills the arm's slots, for job keys: id, resolved options and fingerprint of every part."""
+    return {
         slot: value if isinstance(value, str) else [value[0].id, value[0].resolve(value[1]), catalogue.fingerprint(value[0])]
-        for slot, value in filled.items()
+        for slot, value in arm.filled(task).items()
     }
+
+
+def job_key(
+    request: Request, task: Task, arm: ArmSpec, slots: Mapping[str, Any], seed: int, point: Mapping[str, Any],
+    widths: Sequence[int], engine: str, data_hash: str,
+) -> str:  # fmt: skip
+    """Identity of one run: hash of everything that can change its result. slots: of slots_key."""
     row = {
         "schema": 1, "protocol": PROTOCOL, "engine_version": ENGINE_VERSION, "engine": engine,
         "arm": [arm.name, arm.rekey], "task": task.id, "task_options": {"size": task.size, **task.options},
         "task_version": task.version, "task_source": task.source_hash, "data": data_hash,
-        "host": task.host, "widths": list(widths), "slots": parts, "seed": seed, "point": dict(point),
+        "host": task.host, "widths": list(widths), "slots": dict(slots), "seed": seed, "point": dict(point),
         "steps": task.steps, "batch": task.batch, "evals": list(task.evals), "device": request.device.split(":")[0],
         "precision": request.precision, "optimizer": [task.optimizer, dict(task.optimizer_options), task.schedule],
         "weight_decay": task.weight_decay, "clip": task.clip,

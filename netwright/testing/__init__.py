@@ -96,7 +96,7 @@ def _modules() -> set[str]:
 
 
 def in_sample(part: Part, check: Check) -> bool:
-    """Whether a sampled check is made of this part when not all are asked for: one part in SAMPLE, by hash of both names."""
+    """Whether a sampled check is made of this part when not all are asked for: one part in SAMPLE, by hash of names."""
     digest = hashlib.sha256(f"{part.id}|{check.name}".encode()).digest()
     return not check.sampled or digest[0] % SAMPLE == 0
 
@@ -115,7 +115,7 @@ def apply(part: Part, check: Check) -> Result:
         text = str(error) if isinstance(error, Wrong) else f"raised {type(error).__name__}: {error}"
         return Result(check.name, False, head + text)
     if reason is not None:
-        return Result(check.name, False, f"{head}passes, yet an exception is declared ({reason}); remove it from reasons=")
+        return Result(check.name, False, f"{head}passes, yet reasons= declares an exception ({reason}); remove it")
     return Result(check.name, True)
 
 

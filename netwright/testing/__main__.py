@@ -44,7 +44,7 @@ def write(path: Path, entries: dict[str, Any]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print a line a part and every failure; 0 where all passed, else 1."""
     parser = argparse.ArgumentParser(prog="python -m netwright.testing", description=(__doc__ or "").split("\n\n")[-1])
-    parser.add_argument("--all", action="store_true", help="make the sampled checks too, and write evidence/checks.json")
+    parser.add_argument("--all", action="store_true", help="make the sampled checks too, and write --out")
     parser.add_argument("--kind", help="parts of this kind only")
     parser.add_argument("--part", nargs="+", default=[], metavar="ID", help="these parts only")
     parser.add_argument("--out", type=Path, default=EVIDENCE, help="the file --all writes (default: %(default)s)")
@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         made = sum(1 for result in results if not result.skipped_reason)
         failed += bool(wrong)
         entries[part.id] = entry(part, results)
-        print(f"{'FAIL' if wrong else 'ok':<5}{part.id:<40}{made:>3} checks {time.perf_counter() - begun:6.1f} s", flush=True)
+        seconds = time.perf_counter() - begun
+        print(f"{'FAIL' if wrong else 'ok':<5}{part.id:<40}{made:>3} checks {seconds:6.1f} s", flush=True)
         for result in wrong:
             print(f"     {result.message}", flush=True)
     if given.all:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,8 @@ def reference(part: ActivationPart) -> None:
         if elementwise(part):
             x = grid()[::3].clamp(-30, 30)
             got, wanted = scalar(built, x).tolist(), referenced(part, built, x.tolist())
-            agree(f"differs from the reference at the {label}", x.tolist(), got, wanted, lambda w: 1e-9 * max(1.0, abs(w)))
+            what = f"differs from the reference at the {label}"
+            agree(what, x.tolist(), got, wanted, lambda w: 1e-9 * max(1.0, abs(w)))
         else:
             for x in rows(part):
                 wanted = referenced(part, built, x.tolist())
@@ -47,7 +49,7 @@ def reference(part: ActivationPart) -> None:
 
 
 def numbers(part: ActivationPart) -> None:
-    """On [-100, 100] every dtype is within 4 ulp or 1e-5 of the float64 reference, or a signed infinity where that can't fit."""
+    """On [-100, 100] every dtype is within 4 ulp or 1e-5 of the float64 reference, or infinite where that can't fit."""
     for dtype in dtypes(part):
         largest = torch.finfo(dtype).max
         for label, built in settings(part, choices=False):
@@ -104,7 +106,7 @@ def values(part: ActivationPart) -> None:
 
 
 def gradients(part: ActivationPart) -> None:
-    """Gradients are never NaN for a finite input: on [-100, 100] at every setting, and up to the largest number by default."""
+    """Gradients are never NaN for finite input: on [-100, 100] at every setting, up to the largest by default."""
     for dtype in dtypes(part):
         for label, built in settings(part):
             built = built.to(dtype)
@@ -136,7 +138,7 @@ def gradcheck(part: ActivationPart) -> None:
         x = torch.randn(5, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 2
         for kink in kinks:
             x = torch.where((x - kink).abs() < 0.05, x + 0.2, x)
-        # An initial value may be a special one, such as the kink of |b| at 0: parameters are checked where they were moved.
+        # An initial value may be a special one, such as the kink of |b| at 0: parameters are checked where moved.
         moved = [*built.parameters()] if name.startswith("perturbed") else []
         inputs = (x.requires_grad_(), *moved)
         if not torch.autograd.gradcheck(lambda x, *_: built(x), inputs, raise_exception=False, atol=1e-5):  # noqa: B023
@@ -145,7 +147,9 @@ def gradcheck(part: ActivationPart) -> None:
     if not part.tags.exact_gradient:
         expect(not agrees, "declares exact_gradient=False, but its backward is the derivative of its forward")
         return
-    expect(agrees, f"autograd differs from finite differences at the {label}", given=f"2 * randn(5, 4) away from {kinks}")
+    expect(
+        agrees, f"autograd differs from finite differences at the {label}", given=f"2 * randn(5, 4) away from {kinks}"
+    )
     built, step = module(part), 1e-6
     for kink in kinks:
         x = torch.tensor([kink], dtype=torch.float64, requires_grad=True)
@@ -153,7 +157,13 @@ def gradcheck(part: ActivationPart) -> None:
         at = scalar(built, torch.tensor([kink - step, kink, kink + step], dtype=torch.float64))
         lo, hi = sorted((at.diff() / step).tolist())
         inside = lo - 1e-4 <= slope <= hi + 1e-4
-        expect(inside, "the gradient at a kink is not between the slopes", given=kink, got=slope, wanted=f"{lo:.6g} to {hi:.6g}")
+        expect(
+            inside,
+            "the gradient at a kink is not between the slopes",
+            given=kink,
+            got=slope,
+            wanted=f"{lo:.6g} to {hi:.6g}",
+        )
 
 
 def smooth(part: ActivationPart) -> None:
@@ -162,7 +172,9 @@ def smooth(part: ActivationPart) -> None:
     for label, built in _tagged(part, "smooth"):
         found = _jumps(built)
         if label != "default":
-            expect(not found, f"declared smooth for all parameters, but the slope jumps at the {label}", given=found[:1])
+            expect(
+                not found, f"declared smooth for all parameters, but the slope jumps at the {label}", given=found[:1]
+            )
             continue
         for x in found:
             declared = any(abs(x - kink) < 1e-3 for kink in part.tags.kinks)
@@ -250,6 +262,10 @@ def scale_invariant(part: ActivationPart) -> None:
     _both_ways(part, "scale_invariant", holds)
 
 
+def _relative(tolerance: float, wanted: float) -> float:
+    return tolerance * max(1.0, abs(wanted))
+
+
 def identities(part: ActivationPart) -> None:
     """Declared identities hold, and so do alias_of and equals_at_init; what is equal at every setting is an alias."""
     if not (part.identities or part.equals_at_init or part.alias_of):
@@ -259,11 +275,9 @@ def identities(part: ActivationPart) -> None:
         x = torch.linspace(*identity.domain, 402, dtype=torch.float64).reshape(67, 6)
         ours = module(part, 6, **identity.options)(x)
         theirs = identity.scale_y * module(other, 6, **identity.other_options)(identity.scale_x * x)  # type: ignore[arg-type]
-        tolerance = identity.tolerance
-        agree(
-            f"differs from {identity.other} ({identity.note or identity.options})", x.flatten().tolist(),
-            ours.flatten().tolist(), theirs.flatten().tolist(), lambda w: tolerance * max(1.0, abs(w)),
-        )  # fmt: skip
+        what = f"differs from {identity.other} ({identity.note or identity.options})"
+        inputs, got, wanted = (t.flatten().tolist() for t in (x, ours, theirs))
+        agree(what, inputs, got, wanted, partial(_relative, identity.tolerance))
     for name in (*part.equals_at_init, *filter(None, (part.alias_of,))):
         same = agreement(part, catalogue.get(name))  # type: ignore[arg-type]
         expect(same in ("alias", "init"), f"differs from {name} at the default setting")
@@ -272,7 +286,7 @@ def identities(part: ActivationPart) -> None:
 
 
 def agreement(a: ActivationPart, b: ActivationPart) -> str:
-    """"alias" where two parts agree at the default and at both perturbed settings, "init" at the default only, else ""."""
+    """Where two parts agree: "alias" at the default and both perturbed settings, "init" at the default, else ""."""
     if a.tags.shape != b.tags.shape or a.ratio != b.ratio:
         return ""
     x = torch.cat([r[:, :4] for r in rows(a, seed=7) if r.shape[1] >= 4])

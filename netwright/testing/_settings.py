@@ -1,4 +1,4 @@
-"""What the activation checks share: modules at several settings, inputs, the reference, and the search for a failing input."""
+"""What the activation checks share: modules at several settings, inputs, the reference, the smallest failing input."""
 
 from __future__ import annotations
 
@@ -48,16 +48,19 @@ def perturb(part: ActivationPart, index: int) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def shift(built: nn.Module, index: int) -> nn.Module:
-    """Move every learnable parameter to the index-th perturbed setting, in place."""
+def shift(built: Any, index: int) -> Any:
+    """Move every learnable parameter to the index-th perturbed setting, in place; half-way to a bound it would cross."""
     factor, offset = PERTURBED[index]
-    for p in built.parameters():
-        p.mul_(factor).add_(offset)
+    for item in built.part.learn:
+        p = built.get_parameter(item.name)
+        lo, hi = item.bounds or (-math.inf, math.inf)
+        moved = p * factor + offset
+        p.copy_(torch.where(moved < lo, (p + lo) / 2, torch.where(moved > hi, (p + hi) / 2, moved)))
     return built
 
 
 def settings(part: ActivationPart, channels: int = 1, choices: bool = True) -> Iterator[tuple[str, nn.Module]]:
-    """(label, module in float64): the default, the perturbed settings, and with `choices` every other allowed option."""
+    """(label, module in float64): the default, the perturbed settings, with `choices` every other allowed option."""
     yield "default", module(part, channels)
     for index in range(len(PERTURBED)):
         moved = perturb(part, index)
@@ -109,7 +112,7 @@ def rows(part: ActivationPart, seed: int = 0, dtype: torch.dtype = torch.float64
 
 
 def spread(dtype: torch.dtype) -> Callable[[float], float]:
-    """The numeric rule: 4 units in the last place or 1e-5 relative. Below 1e-36, where exponentials underflow, 0 will do."""
+    """The numeric rule: 4 ulp or 1e-5 relative; 0 too below 1e-36, where exponentials underflow."""
     info = torch.finfo(dtype)
 
     def tolerance(wanted: float) -> float:
@@ -120,7 +123,9 @@ def spread(dtype: torch.dtype) -> Callable[[float], float]:
     return tolerance
 
 
-def agree(what: str, x: Sequence[Any], got: Sequence[float], wanted: Sequence[float], tolerance: Callable[[float], float]) -> None:
+def agree(
+    what: str, x: Sequence[Any], got: Sequence[float], wanted: Sequence[float], tolerance: Callable[[float], float]
+) -> None:
     """Raise Wrong at the smallest x where `got` is farther from `wanted` than tolerance(wanted)."""
     wrong = []
     for value, ours, theirs in zip(x, got, wanted, strict=True):
@@ -136,7 +141,9 @@ def agree(what: str, x: Sequence[Any], got: Sequence[float], wanted: Sequence[fl
 def agree_rows(what: str, x: Tensor, got: Tensor, wanted: Any, relative: float) -> None:
     """Raise Wrong at the first row that differs from the reference by more than `relative` of its largest entry."""
     want = torch.as_tensor(wanted, dtype=torch.float64)
-    expect(got.shape == want.shape, f"{what}: shape", given=tuple(x.shape), got=tuple(got.shape), wanted=tuple(want.shape))
+    expect(
+        got.shape == want.shape, f"{what}: shape", given=tuple(x.shape), got=tuple(got.shape), wanted=tuple(want.shape)
+    )
     for row, ours, theirs in zip(x, got.double(), want, strict=True):
         near = (ours - theirs).abs().max() <= relative * theirs.abs().max().clamp(min=1e-30)
         if not near:

@@ -13,7 +13,8 @@ def declaration(part: Part) -> None:
     """The declaration has a summary, names kinds and parts that exist, and gives reasons where it departs."""
     expect(part.summary.strip(), "no summary; write one line of docstring at the top of the part's file")
     expect(part.kind in catalogue.kinds(), "unknown kind", got=part.kind, wanted=sorted(catalogue.kinds()))
-    for name in (*part.uses, *part.equals_at_init, *filter(None, (part.alias_of,)), *(i.other for i in part.identities)):
+    aliases = (part.alias_of,) if part.alias_of else ()
+    for name in (*part.uses, *part.equals_at_init, *aliases, *(identity.other for identity in part.identities)):
         catalogue.get(name)  # raises with near names
     for name, reason in (getattr(part.tags, "reasons", None) or {}).items():
         expect(len(reason) >= 10, f"the exception from {name!r} needs a reason a reader can judge", got=reason)

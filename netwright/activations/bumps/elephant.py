@@ -1,4 +1,4 @@
-"""Elephant: a bump with flat top and flat tails, so that an update at one input is felt near it only (Lan and Mahmood, 2023).
+"""Elephant: a bump with flat top and tails: an update at one input is felt near it only (Lan and Mahmood, 2023).
 
 1 / (1 + |x / a|^d) is the logistic sigmoid of -d log|x / a|, which overflows nowhere.
 """

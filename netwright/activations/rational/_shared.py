@@ -57,7 +57,7 @@ def fit(name: str, p: int = 5, q: int = 4) -> tuple[tuple[float, ...], tuple[flo
                 residual = float((system @ solution - f / q_of_x).square().sum())
                 rounds.append((residual, solution[: p + 1], b))
         _, a, b = min(rounds, key=lambda row: row[0])
-        q_of_x = 1 + sum(b[j - 1] * x**j for j in even)
+        q_of_x = 1 + torch.stack([b[j - 1] * x**j for j in even]).sum(0)
         error = float((numerator @ a / q_of_x - f).square().sum())
         best = min(best, (error, a, b), key=lambda row: row[0])
     return tuple(best[1].tolist()), tuple(max(value, LEAST) for value in best[2].tolist())

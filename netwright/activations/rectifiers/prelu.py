@@ -1,4 +1,4 @@
-"""PReLU: a rectifier whose negative slope is learnt (He et al., 2015), negative slopes and XOR (Pinto and Tavares, 2024)."""
+"""PReLU: a rectifier whose negative slope is learnt, and XOR with it (He et al., 2015; Pinto and Tavares, 2024)."""
 
 from __future__ import annotations
 

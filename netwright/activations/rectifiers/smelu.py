@@ -40,9 +40,7 @@ PART = activation(
     formula=r"\max(0,\,x-\beta) + \min(\max(0,\,x+\beta),\,2\beta)^2 / (4\beta)",
     limits=(0.0, math.inf),
     paper=Paper("smelu"),
-    options=(
-        Option("beta", 1.0, "half-width of the parabola", bounds=(0.0, math.inf), search=(0.1, 4.0, "log")),
-    ),
+    options=(Option("beta", 1.0, "half-width of the parabola", bounds=(0.0, math.inf), search=(0.1, 4.0, "log")),),
     tags=Tags(smooth=True, monotone=True, always=("smooth", "monotone")),
     values={-1.0: 0.0, -0.5: 0.0625, 0.0: 0.25, 0.5: 0.5625, 1.0: 1.0, 3.0: 3.0},
     flops=5.0,

@@ -1,7 +1,7 @@
 """Sparsemax: the nearest point of the probability simplex, often on its boundary (Martins and Astudillo, 2016).
 
-p = max(0, z - tau), with tau such that sum p = 1. With z sorted downwards, the support is the longest prefix of k entries
-for which 1 + k z_k > sum of the first k, and tau = (that sum - 1) / k.
+p = max(0, z - tau), with tau such that sum p = 1. With z sorted downwards, the support is the longest prefix of k
+entries for which 1 + k z_k > sum of the first k, and tau = (that sum - 1) / k.
 """
 
 from __future__ import annotations

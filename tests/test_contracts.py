@@ -1,0 +1,53 @@
+"""The contract, over every part of every kind at once: a new part is covered by being there."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+import torch
+
+from netwright import catalogue
+from netwright.part import Part
+from netwright.testing import apply, checks, in_sample
+from netwright.testing._functions import agreement
+
+KINDS = sorted(catalogue.kinds())
+CASES = [(part, check) for part in catalogue.parts() for check in checks(part.kind) if in_sample(part, check)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(("part", "check"), CASES, ids=[f"{part.id}-{check.name}" for part, check in CASES])
+def test_contract(part: Part, check) -> None:
+    result = apply(part, check)
+    assert result.ok, result.message
+    if result.skipped_reason:
+        pytest.skip(result.skipped_reason)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_checks_of_its_own(kind: str) -> None:
+    common = {check.name for check in checks("no-such-kind")}
+    assert {check.name for check in checks(kind)} > common
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_declared_exceptions_name_checks(kind: str) -> None:
+    known = {check.name for check in checks(kind)}
+    for part in catalogue.parts(kind):
+        assert set(getattr(part.tags, "reasons", None) or ()) <= known, part.id
+
+
+def test_parts_that_agree_say_so() -> None:
+    """Equal at the default and two perturbed settings: alias_of. Equal at the default only: equals_at_init."""
+    for a, b in combinations(catalogue.parts("activation"), 2):
+        found = agreement(a, b)
+        if found == "alias":
+            assert b.id == a.alias_of or a.id == b.alias_of, f"{a.id} and {b.id} are one function; declare alias_of"
+        elif found == "init":
+            declared = b.id in a.equals_at_init or a.id in b.equals_at_init
+            assert declared, f"{a.id} and {b.id} agree at their defaults; declare equals_at_init"

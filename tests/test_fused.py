@@ -1,0 +1,148 @@
+"""Fused functions: equal to the plain writing wherever they can be called, and usable without a compiler."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from netwright import fused
+from netwright.fused import FallbackWarning, fuse, uncompiled
+
+
+def gated(x: Tensor, steepness: Tensor, *, gain: float = 1.0) -> Tensor:
+    return gain * x * torch.sigmoid(steepness * x)
+
+
+@pytest.fixture(params=["compiled", "uncompiled"])
+def either(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.param == "uncompiled":
+        with uncompiled():
+            yield
+        return
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(3))
+    except Exception:
+        pytest.skip("no compiler works here")
+    yield
+    assert fused.compiler.usable, "the compiler gave up on the toy"
+
+
+#: One function for the module, so that its kernels are compiled once.
+FUSED = fuse(gated, "toy")
+
+
+def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 5, generator=g, dtype=torch.float64).to(dtype).requires_grad_()
+    return x, torch.tensor(1.3, dtype=dtype, requires_grad=True)
+
+
+def test_values_and_gradients_of_two_orders(either: None) -> None:
+    x, s = inputs()
+    assert torch.allclose(FUSED(x, s), gated(x, s))
+    assert torch.autograd.gradcheck(FUSED, (x, s))
+    assert torch.autograd.gradgradcheck(FUSED, (x, s))
+
+
+def test_options_are_constants_of_their_own_kernels(either: None) -> None:
+    x, s = inputs()
+    for gain in (2.0, 3.0, 2.0):
+        assert torch.allclose(FUSED(x, s, gain=gain), gated(x, s, gain=gain))
+
+
+def test_vmap_of_grad_over_copies_of_the_parameter(either: None) -> None:
+    x, _ = inputs()
+    s = torch.linspace(0.5, 2.0, 6, dtype=torch.float64)
+
+    def slopes(f):
+        return torch.func.vmap(torch.func.grad(lambda row, s: f(row, s).square().sum(), argnums=(0, 1)))(x.detach(), s)
+
+    for ours, theirs in zip(slopes(FUSED), slopes(gated), strict=True):
+        assert torch.allclose(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_low_precision_keeps_its_dtype(dtype: torch.dtype) -> None:
+    with uncompiled():
+        x, s = inputs(dtype)
+        y = FUSED(x, s)
+        (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert y.dtype == gradient.dtype == dtype
+    assert torch.equal(y, gated(x, s))
+
+
+def test_only_the_inputs_are_kept_for_the_backward(either: None) -> None:
+    x, s = inputs(torch.float32)
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        FUSED(x, s)
+    assert {t.data_ptr() for t in kept} == {x.data_ptr(), s.data_ptr()}
+
+
+def test_meta_tensors_need_no_kernel() -> None:
+    x, s = inputs()
+    assert FUSED(x.to("meta"), s.to("meta")).shape == x.shape
+
+
+def test_autocast_changes_nothing(either: None) -> None:
+    x, s = inputs(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = FUSED(x, s)
+        (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert y.dtype == gradient.dtype == torch.float32
+    assert torch.allclose(y, gated(x, s))
+
+
+class Layer(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return FUSED(x, x.new_tensor(1.3), gain=2.0)
+
+
+def test_export_sees_the_plain_writing() -> None:
+    program = torch.export.export(Layer(), (torch.randn(3, 2),))
+    x = torch.linspace(-2, 2, 6).reshape(3, 2)
+    assert torch.allclose(program.module()(x), gated(x, torch.tensor(1.3), gain=2.0))
+    assert "sigmoid" in str(program.graph)
+
+
+def test_a_failing_compiler_warns_once_with_the_cause_and_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(f, **_):
+        def call(*args: Tensor) -> Tensor:
+            asked.append(f)
+            raise RuntimeError("toolchain\ng++: error: not installed")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    monkeypatch.setattr(fused, "compiler", fused._Compiler())
+    f, (x, s) = fuse(gated, "toy"), inputs()
+    with pytest.warns(FallbackWarning, match=r"toy: .*RuntimeError: toolchain \| g\+\+: error: not installed"):
+        y = f(x, s)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.autograd.gradcheck(f, (x, s))
+        fuse(torch.tanh, "another")(x)
+    assert torch.equal(y, gated(x, s)) and len(asked) == 1
+
+
+def test_an_error_of_the_function_itself_is_raised_and_blames_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda f, **_: f)
+    monkeypatch.setattr(fused, "compiler", fused._Compiler())
+    with pytest.raises(RuntimeError, match="must match"):
+        fuse(gated, "toy")(torch.zeros(3), torch.zeros(2))
+    assert fused.compiler.usable
+
+
+def test_uncompiled_ends_with_its_block() -> None:
+    was = fused.compiler.usable
+    with pytest.raises(ZeroDivisionError), uncompiled():
+        assert not fused.compiler.usable
+        math.floor(1 / 0)
+    assert fused.compiler.usable == was
