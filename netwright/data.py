@@ -1,7 +1,7 @@
-"""Readers of data on disk: image folders in the hub's parquet layout, and text. What is read stays in memory as tensors.
+"""Readers of data on disk: image folders in the hub's parquet layout, and text. What is read is kept as tensors.
 
-Data are looked for in the folder a user names, else in the folder the environment variable NETWRIGHT_DATA names, else on
-the Hugging Face hub through the package `datasets`. A folder holds `<name>/train-00000-of-00001.parquet` and
+Data are looked for in the folder a user names, else in the folder the environment variable NETWRIGHT_DATA names, else
+on the Hugging Face hub through the package `datasets`. A folder holds `<name>/train-00000-of-00001.parquet` and
 `<name>/test-00000-of-00001.parquet`, or `<name>.txt`.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from torch import Tensor
 from netwright.part import BadInput
 
 VARIABLE = "NETWRIGHT_DATA"
+#: Whether the hub may be asked for what no folder holds.
+HUB: ContextVar[bool] = ContextVar("HUB", default=True)
+#: Sets the hub couldn't give, and why: it is asked once a process, for a failure takes half a minute.
+_refused: dict[str, str] = {}
 #: Names that image columns have on the hub, in the order they are looked for.
 IMAGE_COLUMNS = ("image", "img")
 
@@ -30,14 +35,16 @@ def shards(name: str) -> tuple[str, str]:
 
 
 def locate(files: Sequence[str], given: str = "") -> list[Path] | None:
-    """The files in the folder `given`, else in that of NETWRIGHT_DATA; None where neither is named or the latter lacks one.
+    """The files in the folder `given`, else in that of NETWRIGHT_DATA; None where that isn't set or lacks one.
 
     Raises BadInput where the folder a user named lacks one of them.
     """
     if given:
         found = [Path(given).expanduser() / file for file in files]
         if missing := [str(path) for path in found if not path.is_file()]:
-            raise BadInput(f"data={given!r} lacks {' and '.join(missing)}; name the folder that holds {' and '.join(files)}")
+            raise BadInput(
+                f"data={given!r} lacks {' and '.join(missing)}; name the folder that holds {' and '.join(files)}"
+            )
         return found
     folder = os.environ.get(VARIABLE)
     if not folder:
@@ -49,15 +56,15 @@ def locate(files: Sequence[str], given: str = "") -> list[Path] | None:
 def missing(what: str, files: Sequence[str], cause: str) -> BadInput:
     """The error for data that can't be found: why not, and how to provide them."""
     return BadInput(
-        f"{what} can't be read: {cause}. Put {' and '.join(files)} into one folder, and name it with data=\"folder\" "
+        f'{what} can\'t be read: {cause}. Put {" and ".join(files)} into one folder, and name it with data="folder" '
         f"or in the environment variable {VARIABLE} (now {os.environ.get(VARIABLE) or 'not set'})"
     )
 
 
 def images(name: str, hub: str, channels: int, size: int, classes: int, given: str = "") -> tuple[Tensor, Tensor, int]:
-    """Training and test images one after the other: x (N, channels, size, size) uint8, y (N,) int64, and how many are training.
+    """Training and then test images: x (N, channels, size, size) uint8, y (N,) int64, and how many of them train.
 
-    name: the folder of the set; hub: its name on the Hugging Face hub. Raises BadInput where there is no way to read it.
+    name: the folder of the set; hub: its name on the Hugging Face hub. Raises BadInput where neither can be read.
     """
     files = shards(name)
     paths = locate(files, given)
@@ -93,16 +100,18 @@ def _read_parquet(path: Path) -> Any:
 
 
 def _from_hub(hub: str, split: str, name: str, files: Sequence[str]) -> Any:
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        raise missing(name, files, "no folder holds it, and HF_HUB_OFFLINE forbids the hub")
+    if not HUB.get() or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        raise missing(name, files, "no folder holds it, and the hub must not be asked")
     try:
         import datasets
     except ImportError:
-        raise missing(name, files, "no folder holds it, and the hub needs the package datasets (netwright[data])") from None
-    try:
-        return datasets.load_dataset(hub, split=split).with_format("arrow")[:]
-    except Exception as error:  # whatever the network, the hub or its cache raises
-        raise missing(name, files, f"no folder holds it, and the hub's {hub} failed ({type(error).__name__}: {error})") from None
+        raise missing(name, files, "no folder holds it, and the hub needs netwright[data]") from None
+    if hub not in _refused:
+        try:
+            return datasets.load_dataset(hub, split=split).with_format("arrow")[:]
+        except Exception as error:  # whatever the network, the hub or its cache raises
+            _refused[hub] = f"{type(error).__name__}: {error}"
+    raise missing(name, files, f"no folder holds it, and the hub's {hub} failed ({_refused[hub]})")
 
 
 def _decode(table: Any, where: str, channels: int, size: int, classes: int) -> tuple[Tensor, Tensor]:
@@ -110,7 +119,8 @@ def _decode(table: Any, where: str, channels: int, size: int, classes: int) -> t
     column = next((c for c in IMAGE_COLUMNS if c in table.column_names), None)
     if column is None or "label" not in table.column_names:
         raise BadInput(
-            f"{where} has the columns {', '.join(table.column_names)}; expected label and one of {', '.join(IMAGE_COLUMNS)}"
+            f"{where} has the columns {', '.join(table.column_names)}; "
+            f"expected label and one of {', '.join(IMAGE_COLUMNS)}"
         )
     if not table.num_rows:
         raise BadInput(f"{where} has no rows")

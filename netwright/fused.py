@@ -8,10 +8,11 @@ by hand, and the backward can itself be differentiated once.
 from __future__ import annotations
 
 import threading
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -86,6 +87,22 @@ class _Lazy:
             return result
 
 
+def own_code(function: Function) -> Function:
+    """A copy of a function with a code object of its own: the compiler counts recompilations by code object.
+
+    Without it the ninth function made by one `def` would silently run uncompiled.
+    """
+    source: Any = function
+    code, closure = source.__code__.replace(), source.__closure__
+    made = types.FunctionType(code, source.__globals__, source.__name__, source.__defaults__, closure)
+    made.__kwdefaults__, made.__doc__, made.__annotations__ = (
+        source.__kwdefaults__,
+        source.__doc__,
+        source.__annotations__,
+    )
+    return made
+
+
 def fuse(fn: Function, label: str) -> Function:
     """fn(x, *tensors, **options) compiled, with a backward that keeps its tensor arguments only.
 
@@ -96,7 +113,12 @@ def fuse(fn: Function, label: str) -> Function:
 
     @cache
     def closed(options: tuple[tuple[str, Any], ...]) -> Function:
-        return _function(partial(fn, **dict(options)), label)
+        constants = dict(options)
+
+        def plain(*inputs: Tensor) -> Tensor:
+            return fn(*inputs, **constants)
+
+        return _function(own_code(plain), label)
 
     def fused(x: Tensor, *tensors: Tensor, **options: Any) -> Tensor:
         if torch.compiler.is_compiling():  # an outer compiler fuses the plain writing itself
@@ -112,7 +134,7 @@ def _function(plain: Function, label: str) -> Function:
     def pull(gradient: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
         return torch.func.vjp(plain, *inputs)[1](gradient)
 
-    backward_kernel = _Lazy(pull, label)
+    backward_kernel = _Lazy(own_code(pull), label)
 
     class Fused(torch.autograd.Function):
         generate_vmap_rule = True

@@ -6,8 +6,8 @@ beside the place. Calls come from the example run and the trace, else from readi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, final
@@ -23,6 +23,7 @@ from netwright.calls import Unreached, attributes, is_activation, is_function, s
 from netwright.kinds.activation import ActivationPart
 from netwright.names import near, unknown
 from netwright.part import BadInput, UnknownName
+from netwright.untouched import plain_modules, untouched, unwrap
 
 _POOLS = ("_MaxPoolNd", "_AvgPoolNd", "_AdaptiveMaxPoolNd", "_AdaptiveAvgPoolNd")
 #: Modules that give as many channels as they take.
@@ -134,45 +135,11 @@ def merge(widths: Sequence[Width]) -> Width:
     return Width(sizes, dims.pop() if len(dims) == 1 else None, widths[0].how)
 
 
-def unwrap(model: nn.Module) -> tuple[str, nn.Module]:
-    """The net inside DataParallel and DistributedDataParallel, and the prefix its paths have."""
-    prefix = ""
-    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        prefix, model = prefix + "module.", model.module
-    return prefix, model
-
-
-def _plain(model: nn.Module) -> Iterator[nn.Module]:
-    """The modules whose attributes are Python's: those of TorchScript can take neither hooks nor attributes."""
-    return (m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule))
-
-
-@contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Undoes what a forward leaves behind: attributes, buffers, training flags, the global generators."""
-    saved = [(m, dict(vars(m)), dict(m._buffers), dict(m._modules)) for m in _plain(model)]
-    values = [(b, b.detach().clone()) for b in model.buffers() if not is_lazy(b)]
-    cuda = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices=cuda):
-        try:
-            yield
-        finally:
-            for module, attributes, buffers, children in saved:
-                vars(module).clear()
-                vars(module).update(attributes)
-                for table, content in ((module._buffers, buffers), (module._modules, children)):
-                    if table != content:
-                        table.clear()
-                        table.update(content)  # type: ignore[arg-type]
-            with torch.no_grad():
-                for buffer, value in values:
-                    buffer.copy_(value)
-
-
 def look(model: nn.Module, places: set[int], example: Any = None, channel_dim: int | None = None) -> Look:
     """Run, trace or read the model: widths at the modules whose id() is in places, and activation calls.
 
     example: a tensor, a tuple of positional arguments or a mapping of keyword arguments of the forward.
+    channel_dim: where the example's channels lie; by default judged by the layer that ran last.
     The model is left as it was. Raises BadInput where the example can't be run.
     """
     found = Look()
@@ -208,7 +175,9 @@ class _Listener(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _run(net: nn.Module, names: Mapping[int, str], places: set[int], example: Any, found: Look) -> None:
+def _run(
+    net: nn.Module, names: Mapping[int, str], places: set[int], example: Any, channel_dim: int | None, found: Look
+) -> None:
     if any(is_lazy(t) for t in (*net.parameters(), *net.buffers())):
         raise BadInput("the model has lazy modules that don't know their sizes yet; run it once, then swap")
     stack: list[nn.Module] = []
@@ -219,13 +188,12 @@ def _run(net: nn.Module, names: Mapping[int, str], places: set[int], example: An
         if id(module) in places:
             x = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.dim() > 0), None)
             if x is not None:
-                dim = _channel_dim(x, layers[-1] if layers else None)
+                dim = _channel_dim(x, layers[-1] if layers else None) if channel_dim is None else channel_dim
                 found.seen.setdefault(id(module), []).append(Width((x.shape[dim],), dim, "example run"))
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         stack.pop()
-        if (layer := _layer(module)) is not None:
-            layers.append(layer)
+        layers.extend(filter(None, [_layer(module)]))
 
     given = example if isinstance(example, (tuple, Mapping)) else (example,)
     given = tree_map_only(Tensor, lambda t: t.detach().clone(), dict(given) if isinstance(given, Mapping) else given)
@@ -233,7 +201,7 @@ def _run(net: nn.Module, names: Mapping[int, str], places: set[int], example: An
     fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as exits:
         exits.enter_context(untouched(net))
-        for module in _plain(net):
+        for module in plain_modules(net):
             module.training = False  # no dropout, no running statistics
             exits.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
             exits.callback(module.register_forward_hook(leave, always_call=True).remove)

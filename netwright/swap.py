@@ -116,7 +116,7 @@ def swap(model: nn.Module, what: Any, to: Any, *, example: Any = None, seed: int
         raise BadInput(f"{type(model).__name__} is compiled or scripted; swap in the original model and compile that")
     target = _target(to, options)
     places = places_of(model, what)
-    found = look(model, {id(place.old) for place in places}, example, options.get("channel_dim"))
+    found = look(model, {id(place.old) for place in places}, example, target.options.get("channel_dim"))
     if not places:
         raise nothing(model, what, found)
     refusals: list[str] = []

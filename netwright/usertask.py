@@ -1,32 +1,36 @@
-"""Your own task: your model, your data, your metric; arms are made by swapping parts into the model.
+"""A task of your own: your model function, your data, your loss and metric. Arms are made by `swap` at a slot.
 
-    task = netwright.task("mine", model=build, train=(x, y), val=(xv, yv), test=(xt, yt), loss=F.cross_entropy,
-                          metric=accuracy, higher_is_better=True, worst=0.0, delta=0.005, steps=1000, batch=64, lr=(1e-4, 1e-2))
-    netwright.compare(["default", "golu"], task)
+Everything is looked at once, early, on a dry run of the model, so that a study doesn't fail an hour later.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
 import inspect
 import math
+import numbers
 import sys
-from collections.abc import Callable, Mapping
-from functools import cache
+import types
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.task import Data, Problem, Task, eval_grid
+from netwright.catalogue import source_hash
+from netwright.kinds.rule import FAMILIES
+from netwright.kinds.task import Data, Problem, Task, eval_grid, require, tensor_hash
+from netwright.losses import one_hot, same
 from netwright.names import slug, unknown
-from netwright.part import BadInput
-from netwright.streams import derive
-from netwright.train import OPTIMIZERS, SCHEDULES
+from netwright.part import BadInput, NetwrightError
+from netwright.userdata import SPLITS, read, same_pool, shape_of
 
-SPLITS = ("train", "val", "test")
+RULE = "rule/backprop"
 
 
 def task(
@@ -36,6 +40,7 @@ def task(
     train: Any = None,
     val: Any = None,
     test: Any = None,
+    data: Callable[[int], Any] | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     metric: Callable[[Tensor, Tensor], float] | None = None,
     higher_is_better: bool | None = None,
@@ -43,198 +48,322 @@ def task(
     delta: float | None = None,
     steps: int | None = None,
     batch: int | None = None,
-    lr: tuple[float, float] | None = None,
-    slot: Any = nn.GELU,
+    lr: Sequence[float] | None = None,
+    slot: Any = None,
     metric_name: str = "",
     optimizer: str = "adam",
+    optimizer_options: Mapping[str, Any] | None = None,
     schedule: str = "constant",
-    weight_decay: float = 0.0,
+    weight_decay: float | tuple[float, float] = 0.0,
     clip: float | None = None,
-    evals: int = 10,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    evals: int = 10,
     version: str = "1",
 ) -> Task:
-    """A task of your own.
+    """A task made of your own model and data.
 
-    model: a function without arguments that builds the nn.Module, anew at every call.
-    train, val, test: (x, y) tensors with examples along dim 0, a Dataset of (x, y) pairs, or a function of the seed that
-        returns either. Data is held in memory.
-    loss(out, y) -> scalar; metric(out, y) -> float over a whole split. worst: the metric of a failed run. delta: the
-        smallest difference in the metric that matters to you.
-    lr: (lowest, highest) rate that is tuned in; untuned runs take their geometric mean.
-    slot: what arms replace, as netwright.swap takes it: a module type, a path pattern, a function (path, module) -> bool.
-    augment(x, generator) -> x, of every training batch. version: raise it when the model or the loss changes in a way
-        that their own source doesn't show.
-
-    Everything is tried once before anything runs: raises BadInput naming the argument, or the split and column of a NaN.
+    model: a function without arguments that returns a fresh nn.Module of one tensor; it runs with torch seeded.
+    train, val, test: pairs (x, y) of tensors or arrays with examples along the first dimension, Datasets of such pairs,
+        or functions of the seed that return either. data: instead of all three, a function of the seed that returns
+        {"train": ..., "val": ..., "test": ...} or a tuple of three. float64 becomes float32.
+    loss(out, y) -> scalar tensor, the mean over the batch. metric(out, y) -> float over a whole split.
+    worst: the score of a failed run. delta: the smallest difference of the metric that matters, above 0.
+    steps, batch: the budget of one run, which is scored on validation `evals` times. lr: (lowest, highest) rate tried;
+        a third number is the rate used without tuning (else their geometric mean).
+    slot: what arms replace: a module type, a path pattern, or whatever else `netwright.swap` takes. None: nothing, arms
+        can differ in the learning rule only.
+    version: raise it when something changed that the source of your functions doesn't show.
+    Raises BadInput, naming the argument, for anything that is missing or doesn't fit.
     """
-    given = dict(model=model, train=train, val=val, test=test, loss=loss, metric=metric, higher_is_better=higher_is_better,
-                 worst=worst, delta=delta, steps=steps, batch=batch, lr=lr)  # fmt: skip
-    missing = [field for field, value in given.items() if value is None]
-    if missing:
-        raise BadInput(f"task {name!r} lacks {', '.join(f'{m}=' for m in missing)}; every field decides a comparison, so none is guessed")
-    assert model and loss and metric and worst is not None and delta is not None and steps and batch and lr
-    for field, call in (("model", model), ("loss", loss), ("metric", metric)):
-        if not callable(call):
-            raise BadInput(f"task {name!r}: {field}={call!r} can't be called; give a function{' that builds it' if field == 'model' else ''}")
-    _numbers(name, worst, delta, steps, batch, lr)
-    for what, value, known in (("optimizer", optimizer, OPTIMIZERS), ("schedule", schedule, SCHEDULES)):
-        if value not in known:
-            raise unknown(what, value, known, owner=f"task {name!r}")
-    splits = {"train": train, "val": val, "test": test}
-    per_seed = any(callable(s) and not hasattr(s, "__getitem__") for s in splits.values())
-
-    @cache
-    def data(seed: int) -> Data:
-        return _data(name, splits, seed)
-
-    def read(seed: int) -> Data:
-        return data(seed if per_seed else 0)
-
-    first = read(0)
-    problem = _problem(name, model, first, loss, metric, metric_name, bool(higher_is_better), float(worst), float(delta))
-    lo, hi = float(lr[0]), float(lr[1])
-    safe = slug(name)
+    require(isinstance(name, str) and bool(name.strip()), f"name={name!r}; expected a text to call the task by")
+    given: dict[str, Any] = {
+        "model": model,
+        "loss": loss,
+        "metric": metric,
+        "higher_is_better": higher_is_better,
+        "worst": worst,
+        "delta": delta,
+        "steps": steps,
+        "batch": batch,
+        "lr": lr,
+    }
+    given |= {} if data is not None else {"train": train, "val": val, "test": test}
+    if absent := [f"{key}=" for key, value in given.items() if value is None]:
+        raise BadInput(f"task({name!r}) lacks {_and(absent)}; a task needs {_and([f'{key}=' for key in given])}")
+    _check_numbers(higher_is_better, worst, delta, steps, batch, evals)
+    for what, function in (("loss", loss), ("metric", metric), ("data", data), ("augment", augment)):
+        require(function is None or callable(function), f"{what}={function!r}; expected a function")
+    require(
+        callable(model) and not isinstance(model, nn.Module),
+        f"model is {type(model).__name__}; expected a function that makes a fresh one: model=lambda: Net()",
+    )
+    low, high, published = _rates(lr)
+    per_seed = data is not None or any(callable(split) for split in (train, val, test))
+    require(
+        data is None or (train, val, test) == (None,) * 3, "data= stands instead of train=, val= and test=; give one"
+    )
+    source = partial(read, data if data is not None else (train, val, test))
+    pool = source(0)
+    if per_seed:
+        again = source(0)
+        require(
+            tensor_hash(pool.x, pool.y) == tensor_hash(again.x, again.y),
+            "data(0) gave other data the second time; draw them from a generator seeded with the argument",
+        )
+    _check_training(optimizer, optimizer_options, schedule, weight_decay, clip)
+    assert model and loss and metric and steps and batch and worst is not None and delta is not None  # checked above
+    require(batch <= len(pool.train), f"batch={batch}, but train holds {len(pool.train)} examples")
+    seen = _dry_run(model, pool, loss, metric, batch, slot)
+    out = seen["out"]
+    classes = _classes(out, pool)
+    called = metric_name or getattr(metric, "__name__", "metric").replace("_", " ").strip("<>")
+    problem = Problem(
+        loss,
+        metric,
+        called,
+        bool(higher_is_better),
+        float(worst),
+        float(delta),
+        tuple(pool.x.shape[1:]),
+        tuple(out.shape[1:]),
+        classes,
+        _gives(pool, classes),
+        partial(one_hot, classes=classes) if classes else same,
+    )
     return Task(
-        id=f"task/{safe}", name=safe, version=version, size="full", problem=problem, data=read, net=model, widths=(),
-        steps=steps, batch=min(batch, len(first.train)), lr={family: (lo, hi, math.sqrt(lo * hi)) for family in ("backprop", "local", "feedback")},
-        evals=eval_grid(steps, evals), slots={"activation": "", "rule": "rule/backprop"}, optimizer=optimizer, schedule=schedule,
-        weight_decay=weight_decay, clip=clip, augment=augment, summary=f"{name}: a model and data of your own", foreign=True,
-        per_seed_data=per_seed, swap_slot=slot, source_hash=_source_hash(model, loss, metric, augment, slot), host="own",
-    )  # fmt: skip
+        id=f"task/{slug(name)}",
+        name=slug(name),
+        version=version,
+        size="yours",
+        problem=problem,
+        data=source if per_seed else partial(same_pool, pool),
+        net=model,
+        widths=(),
+        steps=steps,
+        batch=batch,
+        lr={family: (low, high, published) for family in FAMILIES},
+        evals=eval_grid(steps, evals),
+        slots={"rule": RULE} | ({} if slot is None else {"activation": ""}),
+        optimizer=optimizer,
+        optimizer_options=dict(optimizer_options or {}),
+        schedule=schedule,
+        weight_decay=weight_decay,
+        clip=clip,
+        augment=augment,
+        summary=name,
+        foreign=True,
+        per_seed_data=per_seed,
+        swap_slot=slot,
+        host="yours",
+        source_hash=_digest(seen["model"], *(_origin(f) for f in (model, loss, metric, augment) if f is not None)),
+    )
 
 
-def _numbers(name: str, worst: float, delta: float, steps: int, batch: int, lr: Any) -> None:
-    for field, number in (("steps", steps), ("batch", batch)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise BadInput(f"task {name!r}: {field}={number!r}; expected a whole number of at least 1")
-    if math.isnan(worst):
-        raise BadInput(f"task {name!r}: worst is NaN; give the score that a failed run gets, e.g. 0.0 for an accuracy")
-    if not delta >= 0 or math.isinf(delta):
-        raise BadInput(f"task {name!r}: delta={delta!r}; expected a finite number of at least 0, in the metric's units")
-    ordered = isinstance(lr, (tuple, list)) and len(lr) == 2 and all(isinstance(v, (int, float)) for v in lr) and 0 < lr[0] < lr[1]
-    if not ordered:
-        raise BadInput(f"task {name!r}: lr={lr!r}; expected (lowest, highest) with 0 < lowest < highest")
+# Arguments ------------------------------------------------------------------------------------------------------------
 
 
-def _tensors(name: str, split: str, value: Any, seed: int) -> tuple[Tensor, Tensor]:
-    """One split as (x, y) tensors, checked."""
-    where = f"task {name!r}, {split}"
-    if callable(value) and not hasattr(value, "__getitem__"):
-        value = value(seed)
-    if not isinstance(value, (tuple, list)) and hasattr(value, "__len__") and hasattr(value, "__getitem__"):
-        pairs = [value[i] for i in range(len(value))]
-        if not pairs or not all(isinstance(p, (tuple, list)) and len(p) == 2 for p in pairs):
-            raise BadInput(f"{where}: a Dataset has to hold (x, y) pairs, and at least one")
-        value = tuple(torch.stack([torch.as_tensor(p[k]) for p in pairs]) for k in (0, 1))
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise BadInput(f"{where} is {type(value).__name__}; expected (x, y) tensors, a Dataset of pairs, or a function of the seed")
-    x, y = (torch.as_tensor(v) for v in value)
-    if x.dim() < 1 or y.dim() < 1 or len(x) != len(y) or len(x) == 0:
-        raise BadInput(f"{where}: x has shape {tuple(x.shape)} and y {tuple(y.shape)}; expected as many rows in both, at least one")
-    for label, t in (("x", x), ("y", y)):
-        if t.is_floating_point() and not bool(torch.isfinite(t).all()):
-            bad = (~torch.isfinite(t)).nonzero()
-            place = f"column {', '.join(map(str, bad[0, 1:].tolist()))}" if t.dim() > 1 else f"row {bad[0, 0].item()}"
-            raise BadInput(f"{where}: {label} holds {len(bad)} NaN or infinite values, the first in {place}; clean or drop them")
-    return (x.float() if x.dtype == torch.float64 else x), (y.float() if y.dtype == torch.float64 else y)
+def _and(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
-def _data(name: str, splits: Mapping[str, Any], seed: int) -> Data:
-    """The three splits as one pool and indices."""
-    pairs = [_tensors(name, split, splits[split], seed) for split in SPLITS]
-    for label, k in (("x", 0), ("y", 1)):
-        kinds = {(tuple(p[k].shape[1:]), p[k].dtype) for p in pairs}
-        if len(kinds) > 1:
-            shown = "; ".join(f"{s}: {tuple(p[k].shape[1:])} {p[k].dtype}" for s, p in zip(SPLITS, pairs, strict=True))
-            raise BadInput(f"task {name!r}: {label} differs between the splits ({shown}); one example has one shape and dtype")
-    sizes = [len(x) for x, _ in pairs]
-    index = torch.arange(sum(sizes)).split(sizes)
-    return Data(torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs]), *index)
+def _check_numbers(higher_is_better: Any, worst: Any, delta: Any, steps: Any, batch: Any, evals: Any) -> None:
+    require(isinstance(higher_is_better, bool), f"higher_is_better={higher_is_better!r}; expected True or False")
+    for what, value in (("worst", worst), ("delta", delta)):
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+        require(real, f"{what}={value!r}; expected a finite number, in units of the metric")
+    require(delta > 0, f"delta={delta!r}; expected the smallest difference of the metric that matters, above 0")
+    for what, value in (("steps", steps), ("batch", batch), ("evals", evals)):
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        require(whole, f"{what}={value!r}; expected a whole number of at least 1")
 
 
-def _problem(
-    name: str, model: Callable[[], nn.Module], data: Data, loss: Any, metric: Any, metric_name: str, higher: bool, worst: float, delta: float
-) -> Problem:
-    """Try the model, the loss and the metric on a few rows, and say which of them is wrong."""
-    x, y = data.x[data.train[:4]], data.y[data.train[:4]]
+def _check_training(optimizer: str, options: Any, schedule: str, weight_decay: Any, clip: Any) -> None:
+    """Names of the optimizer and the schedule, the optimizer's options on a parameter of no size, decay and clip."""
+    from netwright.train import OPTIMIZERS, SCHEDULES
+
+    for what, name, known in (("optimizer", optimizer, OPTIMIZERS), ("schedule", schedule, SCHEDULES)):
+        if name not in known:
+            raise unknown(what, str(name), known)
+    empty = [nn.Parameter(torch.zeros(0))]
+    _call(f"optimizer {optimizer!r}", lambda: OPTIMIZERS[optimizer][0](empty, lr=1e-3, **dict(options or {})))  # type: ignore[call-arg]
+    decays = weight_decay if isinstance(weight_decay, tuple) else (weight_decay,)
+    fits = all(isinstance(d, numbers.Real) and d >= 0 for d in decays) and len(decays) <= 2 and decays[0] <= decays[-1]
+    require(fits, f"weight_decay={weight_decay!r}; expected a number of at least 0, or (lowest, highest) to be tuned")
+    require(clip is None or (isinstance(clip, numbers.Real) and clip > 0), f"clip={clip!r}; expected a norm above 0")
+
+
+def _rates(lr: Any) -> tuple[float, float, float]:
+    try:
+        low, high, *rest = (float(rate) for rate in lr)
+    except (TypeError, ValueError):
+        raise BadInput(f"lr={lr!r}; expected (lowest, highest), e.g. lr=(1e-4, 1e-2)") from None
+    published = rest[0] if len(rest) == 1 else math.sqrt(max(low * high, 0.0))
+    fits = len(rest) <= 1 and 0 < low < high < math.inf and low <= published <= high
+    require(fits, f"lr={lr!r}; expected 0 < lowest < highest, and a third number, if any, between them")
+    return low, high, published
+
+
+# The dry run ----------------------------------------------------------------------------------------------------------
+
+
+def _dry_run(model: Callable[[], Any], pool: Data, loss: Any, metric: Any, batch: int, slot: Any) -> dict[str, Any]:
+    """Build, predict, take loss, gradient and metric once; swap at the slot. Gives output and model text"""
+    from netwright.swap import swap
+
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(0, "init"))
-        net = model()
-        if not isinstance(net, nn.Module):
-            raise BadInput(f"task {name!r}: model() returned {type(net).__name__}; expected an nn.Module")
-        try:
-            out = net(x)
-        except Exception as error:
-            raise BadInput(f"task {name!r}: the model can't take x of shape {tuple(x.shape)}: {_last(error)}") from error
-    if not isinstance(out, Tensor) or out.dim() < 1 or len(out) != len(x):
-        shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise BadInput(f"task {name!r}: for {len(x)} rows the model returned {shape}; expected a tensor with {len(x)} rows")
+        torch.manual_seed(0)
+        net = _call("model()", model)
+        require(isinstance(net, nn.Module), f"model() returned {shape_of(net)}; expected an nn.Module")
+        require(any(p.requires_grad for p in net.parameters()), "model() has no parameter to train")
+        spare = _call("model()", model)
+        require(spare is not net, "model() returned the same module twice; it has to make a fresh one every time")
+        x, y = pool.x[pool.train[:batch]], pool.y[pool.train[:batch]]
+        shown = f"a batch x of shape {tuple(x.shape)} in {x.dtype}"
+        out = _call(f"the model, given {shown},", net, x)
+        require(isinstance(out, Tensor), f"the model, given {shown}, returned {shape_of(out)}; expected one tensor")
+        require(
+            out.dim() >= 1 and len(out) == len(x),
+            f"the model made {tuple(out.shape)} of {shown}; expected {len(x)} rows",
+        )
+        require(bool(torch.isfinite(out).all()), f"the untrained model's output for {shown} isn't finite")
+        _classes(out, pool)  # before the loss trips over a label
+        outputs = f"outputs {tuple(out.shape)} in {out.dtype} and y {tuple(y.shape)} in {y.dtype}"
+        value = _call(f"loss, given {outputs},", loss, out, y)
+        scalar = isinstance(value, Tensor) and value.dim() == 0
+        require(
+            scalar,
+            f"loss, given {outputs}, returned {shape_of(value)}; expected a scalar tensor, the mean over the batch",
+        )
+        require(math.isfinite(value.item()), f"loss, given {outputs}, is {value.item()} on the untrained model")
+        require(value.requires_grad, "loss has no gradient: something between the model and the loss detaches")
+        _call("the gradient of the loss", value.backward)
+        with torch.no_grad():
+            net.eval()
+            x, y = pool.x[pool.val[:1024]], pool.y[pool.val[:1024]]
+            score = _call(
+                "metric, given validation outputs,", metric, _call("the model, in evaluation mode,", net, x).float(), y
+            )
+        real = isinstance(score, numbers.Real) or (isinstance(score, (Tensor, np.ndarray)) and score.ndim == 0)
+        require(real, f"metric returned {shape_of(score)}; expected a float (a mean over the split)")
+        require(math.isfinite(float(score)), f"metric is {float(score)} on the untrained model")
+        if slot is not None:
+            try:
+                swap(spare, slot, lambda: nn.Identity(), example=x[:2])
+            except NetwrightError as error:
+                raise BadInput(f"slot={slot!r}: {error}") from None
+    return {"out": out.detach(), "model": repr(net)}
+
+
+def _call(what: str, function: Callable[..., Any], *args: Any) -> Any:
+    """The function's value; whatever it raises is told as a BadInput that says what was tried."""
     try:
-        value = loss(out, y)
+        return function(*args)
     except Exception as error:
-        raise BadInput(
-            f"task {name!r}: loss(out, y) fails for out of shape {tuple(out.shape)} and y {tuple(y.shape)} {y.dtype}: {_last(error)}"
-        ) from error
-    if not isinstance(value, Tensor) or value.dim() != 0 or not value.requires_grad:
-        got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) and value.dim() else "no differentiable scalar"
-        raise BadInput(f"task {name!r}: loss(out, y) gave {got}; expected one differentiable number, the mean over the batch")
+        raise BadInput(f"{what} raised {type(error).__name__}: {error}") from error
+
+
+def _classes(out: Tensor, pool: Data) -> int | None:
+    """The number of classes where y are labels of the last dimension of out, else None."""
+    y = pool.y
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool or out.dim() != y.dim() + 1:
+        return None
+    wrong = (y < 0) | (y >= out.shape[-1])
+    for key in SPLITS:
+        at = wrong[getattr(pool, key)]
+        if at.any():
+            row = int(at.nonzero()[0][0])
+            value = pool.split(key)[1][at][0].item()
+            raise BadInput(f"{key} y, row {row} is label {value}, but the model has {out.shape[-1]} outputs")
+    return out.shape[-1]
+
+
+def _gives(pool: Data, classes: int | None) -> frozenset[str]:
+    """What rules may ask of this data."""
+    if not pool.x.is_floating_point():
+        return frozenset({"tokens"} if classes else ())
+    shapes = {2: {"vector"}, 4: {"image"}}.get(pool.x.dim(), set())
+    return frozenset(shapes | ({"labels"} if classes and pool.y.dim() == 1 else set() if classes else {"targets"}))
+
+
+# Identity -------------------------------------------------------------------------------------------------------------
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("|".join(texts).encode()).hexdigest()[:16]
+
+
+def _origin(function: Any) -> str:
+    """What changes with a function: its file's syntax tree; the name of installed code; byte code, without a file."""
+    function = inspect.unwrap(function.func if isinstance(function, partial) else function)
+    held = function if hasattr(function, "__qualname__") else type(function)
+    name = f"{held.__module__}.{held.__qualname__}"
     try:
-        score = float(metric(out.detach(), y))
-    except Exception as error:
-        raise BadInput(f"task {name!r}: metric(out, y) has to return one number: {_last(error)}") from error
-    if math.isnan(score):
-        raise BadInput(f"task {name!r}: metric(out, y) is NaN for a new model; a score has to be a number")
-    gives = {"tokens" if not x.is_floating_point() else {2: "vector", 4: "image"}.get(x.dim(), "tensor")}
-    gives.add("targets" if y.is_floating_point() else "labels")
-    classes = out.shape[-1] if not y.is_floating_point() else None
-    return Problem(
-        loss, metric, metric_name or getattr(metric, "__name__", "metric").strip("<>"), higher, worst, delta, tuple(x.shape[1:]),
-        tuple(out.shape[1:]), classes, frozenset(gives), None,
-    )  # fmt: skip
+        path = Path(inspect.getsourcefile(held) or "")
+        text = path.read_text(encoding="utf-8")
+    except (TypeError, OSError):
+        return name + _bytecode(getattr(held, "__code__", None))
+    installed = "site-packages" in path.parts or path.is_relative_to(Path(torch.__file__).parent)
+    return name if installed else name + source_hash(text)
 
 
-def _last(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _bytecode(code: types.CodeType | None) -> str:
+    if code is None:
+        return ""
+    inner = [_bytecode(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
+    return _digest(code.co_code.hex(), repr(code.co_names), *inner)
 
 
-def _source_hash(*things: Any) -> str:
-    """Hash of the source of the user's functions, so that an edit makes new jobs."""
-    pieces = []
-    for thing in things:
-        try:
-            pieces.append(inspect.getsource(thing))
-        except (OSError, TypeError):
-            pieces.append(repr(type(thing)) if thing is not None else "")
-    return hashlib.sha256("\n".join(pieces).encode()).hexdigest()[:16]
+# Files ----------------------------------------------------------------------------------------------------------------
 
 
 def load_file(ref: str) -> Task:
-    """The task NAME of "path/to/file.py:NAME" (NAME defaults to TASK). Runs that file, and only where it is asked for.
+    """The task NAME of "path/to/file.py:NAME"; without :NAME the file's only one. It runs once a process and text.
 
-    The hash of the whole file belongs to the job key. Raises BadInput or UnknownName, saying what the file holds.
+    Raises BadInput where there is no such file, it raises, or holds no such task.
     """
-    import dataclasses
+    head, colon, tail = ref.rpartition(":")
+    file, name = (head, tail) if colon and not tail.endswith(".py") else (ref, "")
+    path = Path(file).expanduser()
+    require(path.is_file(), f"no file {file!r}; a task file is named as path/to/file.py:NAME")
+    text = path.read_text(encoding="utf-8")
+    held = vars(_run(path.resolve(), _digest(text)))
+    tasks = {key: value for key, value in held.items() if isinstance(value, Task)}
+    if not name and len(tasks) == 1:
+        name = next(iter(tasks))
+    require(
+        bool(name), f"{file} holds {len(tasks)} tasks ({', '.join(sorted(tasks)) or 'none'}); name one: {file}:NAME"
+    )
+    if name not in held:
+        raise BadInput(str(unknown("task", name, tasks, owner=file)))
+    found = held[name]
+    require(
+        isinstance(found, Task), f"{file}:{name} is {shape_of(found)}; expected a task: {name} = netwright.task(...)"
+    )
+    return dataclasses.replace(found, source_hash=_digest(found.source_hash, source_hash(text)))
 
-    head, _, name = ref.partition(":")
-    path = Path(head)
-    if not path.is_file():
-        raise BadInput(f"there is no task file {head!r}; give path/to/file.py:NAME")
-    source = path.read_bytes()
-    stamp = hashlib.sha256(source).hexdigest()[:16]
-    module_name = f"netwright_task_{stamp}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None and spec.loader is not None
+
+@cache
+def _run(path: Path, text_hash: str) -> types.ModuleType:
+    """The file as a module, run with its own folder importable."""
+    name = f"netwright_file_{_digest(str(path), text_hash)}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # the path ends in .py
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
-    except BadInput:
-        raise
-    except Exception as error:
-        del sys.modules[module_name]
-        raise BadInput(f"{head} can't be run: {type(error).__name__}: {_last(error)}") from error
-    held = {k: v for k, v in vars(module).items() if isinstance(v, Task)}
-    if (name or "TASK") not in held:
-        raise unknown("task", name or "TASK", held, owner=head)
-    return dataclasses.replace(held[name or "TASK"], source_hash=stamp)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        if isinstance(error, NetwrightError):
+            raise
+        frames = (
+            [f.lineno for f in inspect.getinnerframes(error.__traceback__) if f.filename == str(path)]
+            if error.__traceback__
+            else []
+        )
+        line = f", line {frames[-1]}" if frames else ""
+        raise BadInput(f"{path}{line} raised {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(path.parent))
+    return module

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import combinations
 
 import pytest
@@ -40,6 +42,17 @@ def test_declared_exceptions_name_checks(kind: str) -> None:
     known = {check.name for check in checks(kind)}
     for part in catalogue.parts(kind):
         assert set(getattr(part.tags, "reasons", None) or ()) <= known, part.id
+
+
+def test_every_activation_builds_on_meta_in_a_fresh_process() -> None:
+    """Initial values that are computed must not come from the device a net is being built on."""
+    program = (
+        "import torch; from netwright import catalogue\n"
+        "with torch.device('meta'):\n"
+        "    for part in catalogue.parts('activation'): part.build(channels=4, channel_dim=-1)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_parts_that_agree_say_so() -> None:

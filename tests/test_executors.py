@@ -24,7 +24,7 @@ BAD = {
     "nan": plugin.rule("Nanny", "loss = loss * (float('nan') if self.count == 7 else 1)"),
     "raises": plugin.rule("Raises", "assert self.count < 5, 'the part broke'"),
     "sleeps": plugin.rule("Sleeps", "time.sleep(3600 if self.count == 3 and self.training else 0)"),
-    "bomb": plugin.rule("Bombs", "self.held = [torch.ones(2**27) for _ in range(64)]"),
+    "bomb": plugin.rule("Bombs", "self.held = [torch.ones(2**26) for _ in range(64)]"),
     "killed": plugin.rule("Killed", "os.kill(os.getpid(), signal.SIGKILL)"),
 }
 
@@ -55,7 +55,7 @@ def test_nan_and_errors_are_rows_of_their_own_arm_in_this_process(bad):
 @pytest.mark.slow
 def test_every_kind_of_misbehaviour_costs_its_own_rows_and_no_other(bad):
     arms = ["default", "nanny", "raises", "sleeps", "bombs", "killed"]
-    means = Means(executor="processes", workers=2, limit=20.0, memory=6 * 2**30)
+    means = Means(executor="processes", workers=2, limit=20.0, memory=2 * 2**30)
     result = compare(arms, out=bad, means=means, **{**SMALL, "seeds": 1})
     states = {arm: next(iter(counter)) for arm, counter in rows(result).items()}
     wanted = dict(default="done", nanny="diverged", raises="failed", sleeps="timeout", bombs="oom", killed="lost")

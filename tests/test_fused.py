@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from netwright import fused
+from netwright import catalogue, fused
 from netwright.fused import FallbackWarning, fuse, uncompiled
 
 
@@ -146,3 +146,12 @@ def test_uncompiled_ends_with_its_block() -> None:
         assert not fused.compiler.usable
         math.floor(1 / 0)
     assert fused.compiler.usable == was
+
+
+def test_every_function_has_a_code_object_of_its_own_since_recompilations_are_counted_by_it() -> None:
+    copy = fused.own_code(gated)
+    x, s = inputs()
+    assert copy.__code__ is not gated.__code__
+    assert torch.equal(copy(x, s, gain=2.0), gated(x, s, gain=2.0))
+    forwards = [part.module_type().forward for part in catalogue.parts("activation")]
+    assert len({id(f.__code__) for f in forwards}) == len(forwards)

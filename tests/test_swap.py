@@ -249,6 +249,22 @@ def test_neighbours_that_agree_are_believed_where_nothing_runs() -> None:
     assert (site.channels, site.channel_dim) == (12, -1) and site.known == "neighbour up: Linear.out_features"
 
 
+def test_what_is_given_overrides_what_is_known() -> None:
+    x = torch.randn(2, 5, 3)
+    for example, options, known in (
+        (None, {"channels": 5, "channel_dim": 1}, "given"),
+        (x, {"channel_dim": 1}, "example run"),
+        (x, {"channels": 4}, "given"),
+    ):
+        model = nn.Sequential(nn.Linear(3, 4), nn.GELU())
+        site = swap(model, nn.GELU, SCALED, per="channel", example=example, **options).sites[0]
+        dim = options.get("channel_dim", -1)
+        assert (site.channels, site.channel_dim, site.known) == ((5, 1, known) if dim == 1 else (4, -1, known))
+        assert model(x).shape == (2, 5, 4)
+    with pytest.raises(Misfit, match="needs channels, unknown at 1"):  # 4 is the size of another dimension
+        swap(nn.Sequential(nn.Linear(3, 4), nn.GELU()), nn.GELU, SCALED, per="channel", channel_dim=1)
+
+
 def test_rows_need_the_dimension_and_get_it() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GELU())
     swap(model, nn.GELU, ROWS)

@@ -19,7 +19,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.fused import fuse
+from netwright.fused import fuse, own_code
 from netwright.kinds import Kind
 from netwright.part import BadInput, Claim, Example, Identity, Learn, Option, Paper, Part
 
@@ -234,7 +234,7 @@ def _generate(part: ActivationPart) -> type[nn.Module]:
     source = f"{part.paper.slug or part.paper.title} {part.paper.equation}".rstrip()
     doc = f"{part.summary or part.name}\n\nf(x) = {part.formula}\n\nSource: {source}"
     body = {"__init__": __init__, "part": part, "__doc__": doc, "__module__": "netwright.activations"}
-    return type(part.cls, (Activation,), body | {"__signature__": signature})
+    return type(part.cls, (Activation,), body | {"__signature__": signature, "forward": own_code(Activation.forward)})
 
 
 def activation(

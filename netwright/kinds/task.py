@@ -20,10 +20,33 @@ from netwright.part import BadInput, Claim, Option, Paper, Part
 from netwright.streams import generator, permutation
 
 __all__ = [
-    "Blocks", "ConvNet", "Data", "Mlp", "Problem", "Tags", "Task", "TaskPart", "TinyTransformer", "accuracy", "cross_entropy",
-    "eval_grid", "generator", "host_net", "images", "mean_squared_error", "mse", "nats", "one_hot", "permutation", "require",
-    "same", "task_part", "tensor_hash", "text", "three_splits",
-]  # fmt: skip
+    "Blocks",
+    "ConvNet",
+    "Data",
+    "Mlp",
+    "Problem",
+    "Tags",
+    "Task",
+    "TaskPart",
+    "TinyTransformer",
+    "accuracy",
+    "cross_entropy",
+    "eval_grid",
+    "generator",
+    "host_net",
+    "images",
+    "mean_squared_error",
+    "mse",
+    "nats",
+    "one_hot",
+    "permutation",
+    "require",
+    "same",
+    "task_part",
+    "tensor_hash",
+    "text",
+    "three_splits",
+]
 
 SIZES = ("small", "full")
 
@@ -144,7 +167,7 @@ def tensor_hash(*tensors: Tensor) -> str:
 
 
 def three_splits(n: int, seed: int, val: int, test: int, train: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices (train, val, test) into a pool of n, from one permutation by the seed; train=None takes all that is left."""
+    """Indices (train, val, test) into a pool of n, from one permutation by the seed; train=None takes what is left."""
     order = permutation(n, seed, "split")
     last = n if train is None else val + test + train
     require(0 < val + test < last <= n, f"{val} + {test} + {train or 0} examples asked of a pool of {n}")
@@ -152,7 +175,7 @@ def three_splits(n: int, seed: int, val: int, test: int, train: int | None = Non
 
 
 def host_net(host: str, problem: Problem, fill: Mapping[str, Any], widths: Sequence[int], stride: int = 1) -> Blocks:
-    """The host "mlp" or "convnet" for a problem, its slots filled; bind the first two arguments to get a Task's `net`."""
+    """The host "mlp" or "convnet" of a problem, its slots filled; with the first two bound it is a Task's `net`."""
     if host == "convnet":
         return ConvNet(problem.input, problem.output[-1], widths, fill, stride)  # type: ignore[arg-type]
     return Mlp(math.prod(problem.input), problem.output[-1], widths, fill)
@@ -176,8 +199,8 @@ class Tags:
 class TaskPart(Part):
     """A task of the house. `build(size=, **options)` makes it ready to run.
 
-    versions: version -> size -> data hash, the newest last. Data that come from code or a package are checked against it;
-    whoever changes them raises the version.
+    versions: version -> size -> data hash, the newest last. Data that come from code or a package are checked against
+    it; whoever changes them raises the version.
     """
 
     make: Callable[..., Task] | None = None
@@ -217,10 +240,17 @@ def task_part(
     source: Any = inspect.getmodule(make)
     every = (Option("size", "small", "how much data and how long", allowed=SIZES),)
     return TaskPart(
-        name=name or make.__name__.replace("_", "-"), paper=paper,
-        summary=summary or (source.__doc__ or "").strip().split("\n")[0], tags=tags or Tags(),
-        options=every + options, claims=claims, deviations=deviations, module=make.__module__, make=make, versions=versions or {},
-    )  # fmt: skip
+        name=name or make.__name__.replace("_", "-"),
+        paper=paper,
+        summary=summary or (source.__doc__ or "").strip().split("\n")[0],
+        tags=tags or Tags(),
+        options=every + options,
+        claims=claims,
+        deviations=deviations,
+        module=make.__module__,
+        make=make,
+        versions=versions or {},
+    )
 
 
 def require(condition: bool, text: str) -> None:

@@ -109,7 +109,7 @@ def _answer(c: Comparison, result: StudyResult) -> dict[str, Any]:
         "bootstrap": words.interval(c.bootstrap, places, sign=True) if c.bootstrap else "",
         "n": c.n,
         "p": words.probability(c.p),
-        "reason": c.reason,
+        "reason": words.typeset(c.reason),
         "to_tell": words.to_tell(c, result),
         "hint": words.remark(c.hint),
         "failed": failed,

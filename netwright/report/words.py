@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import TypeGuard
@@ -174,6 +175,11 @@ def rate(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return clean(value)
     return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
+
+
+def typeset(text: str) -> str:
+    """A sentence for a page: a true minus before numbers, and no line break between a number and its %."""
+    return re.sub(r"(?<=\d) %", "\u202f%", re.sub(r"(?<![\w.])-(?=\d)", "\u2212", text))
 
 
 def state(name: str) -> str:

@@ -48,7 +48,7 @@ def assemble(study: Study, store: Store, plan: planning.Plan, look: int, seconds
     if len(environments) > 1:
         notes.append("records come from different environments (torch version or machine); compare within one where it matters")
     return StudyResult(
-        study=request.study_id, title=f"{' vs '.join(names[1:]) or names[0]} against {names[0]}" if len(names) > 1 else names[0],
+        study=request.study_id, title=_title(names, task),
         task=_task_text(request, task), task_summary=task.summary, metric=problem.metric_name,
         higher_is_better=problem.higher_is_better, worst=problem.worst, delta=problem.delta, baseline=request.baseline,
         seeds=request.seeds, trials=request.trials, match=request.match, arms=tuple(arms), comparisons=tuple(comparisons),
@@ -63,6 +63,12 @@ def assemble(study: Study, store: Store, plan: planning.Plan, look: int, seconds
 def _violations(request: Request, plan: planning.Plan) -> dict[str, str]:
     """Arms that broke a rule of the comparison, and which."""
     return {}
+
+
+def _title(names: list[str], task: Task) -> str:
+    others = names[1:]
+    who = f"{len(others)} arms against {names[0]}" if len(others) > 2 else f"{' and '.join(others)} against {names[0]}" if others else names[0]
+    return f"{who} on {task.name}"
 
 
 def _spec(part: Any, options: dict[str, Any]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -127,18 +128,35 @@ def inner(stepper: Stepper, work: Callable[[], None]) -> int:
 
 
 def interleaved(steppers: Sequence[Stepper], rounds: int = ROUNDS) -> list[list[float]]:
-    """Step times, one list an arm, taken round robin, so that what slows the machine slows all arms."""
-    counts = [inner(s, s.step) for s in steppers]
-    n = max(1, statistics.median_low(counts))
-    rows: list[list[float]] = [[] for _ in steppers]
+    """Step times, one list an arm, taken round robin, so that what slows the machine slows all arms.
+
+    The list of an arm that raises is empty.
+    """
+    sound = list(range(len(steppers)))
+    counts, rows = {}, [[0.0] * 0 for _ in steppers]
+    for j in range(len(steppers)):
+        with _only_lost(sound, j):
+            counts[j] = inner(steppers[j], steppers[j].step)
+    n = max(1, statistics.median_low(counts.values())) if counts else 1
     begun = time.perf_counter()
     for i in range(rounds):
         for k in range(len(steppers)):
             j = (i + k) % len(steppers)
-            rows[j].append(seconds(steppers[j], steppers[j].step, n))
+            if j in sound:
+                with _only_lost(sound, j):
+                    rows[j].append(seconds(steppers[j], steppers[j].step, n))
         if i + 1 >= MINIMUM and time.perf_counter() - begun > PATIENCE * len(steppers):
             break
-    return rows
+    return [row if j in sound else [] for j, row in enumerate(rows)]
+
+
+@contextmanager
+def _only_lost(sound: list[int], j: int) -> Iterator[None]:
+    """What a part raises costs it its own figures only; its runs tell what it was."""
+    try:
+        yield
+    except Exception:
+        sound.remove(j)
 
 
 def median_step_ratio(request: Request, task: Task, a: ArmSpec, a_widths: Sequence[int], b: ArmSpec, b_widths: Sequence[int]) -> tuple[float, float]:
@@ -150,13 +168,20 @@ def median_step_ratio(request: Request, task: Task, a: ArmSpec, a_widths: Sequen
     return statistics.median(ratios), (quartiles[2] - quartiles[0]) / 2
 
 
-def probe(request: Request, task: Task, widths: dict[str, tuple[int, ...]], tell: Callable[[str], None] = lambda text: None) -> tuple[list[Cost], float | None]:
-    """The cost of every arm, and the A/A ratio (the baseline timed against itself). Unknown figures are None, never 0."""
+def probe(
+    request: Request, task: Task, widths: dict[str, tuple[int, ...]], sound: Collection[str], tell: Callable[[str], None] = lambda text: None
+) -> tuple[list[Cost], float | None]:
+    """The cost of every arm, and the A/A ratio (the baseline timed against itself). Unknown figures are None, never 0.
+
+    sound: arms that can be run here; the others have hung, died or run out of memory, and have no cost.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(request.threads)
     try:
         steppers: dict[str, Stepper] = {}
         for arm in request.arms:
+            if arm.name not in sound:
+                continue
             try:
                 stepper = Stepper(request, task, arm, widths[arm.name])
                 stepper.step()
@@ -169,8 +194,9 @@ def probe(request: Request, task: Task, widths: dict[str, tuple[int, ...]], tell
         first = request.arms[0]
         twin = [Stepper(request, task, first, widths[first.name])] if first.name in steppers else []
         times = interleaved([*steppers.values(), *twin])
-        base = times[0]
-        aa = statistics.median(x / y for x, y in zip(times[-1], base, strict=True)) if twin else None
+        base = times[0] if twin else []
+        ratios = [x / y for x, y in zip(times[-1], base, strict=False)] if twin else []
+        aa = statistics.median(ratios) if ratios else None
         timed = dict(zip(steppers, times, strict=False))
         return [_cost(request, task, arm, widths[arm.name], steppers.get(arm.name), timed.get(arm.name), base) for arm in request.arms], aa
     finally:
@@ -178,7 +204,7 @@ def probe(request: Request, task: Task, widths: dict[str, tuple[int, ...]], tell
 
 
 def _cost(request: Request, task: Task, arm: ArmSpec, widths: tuple[int, ...], stepper: Stepper | None, times: list[float] | None, base: list[float]) -> Cost:
-    if stepper is None or times is None:
+    if stepper is None or not times:
         return Cost(arm.name, widths=widths)
     try:
         training, inference = flops_of(task, build_rule(task, arm, 0, widths, meta=not task.foreign))
@@ -191,7 +217,7 @@ def _cost(request: Request, task: Task, arm: ArmSpec, widths: tuple[int, ...], s
         arm.name, params=sum(p.numel() for p in stepper.rule.parameters() if p.requires_grad),
         buffers=sum(b.numel() for b in stepper.rule.buffers()), flops_train=training, flops_infer=inference,
         step_time=statistics.median(times), step_quartiles=(q[0], q[2]),
-        step_ratio=statistics.median(x / y for x, y in zip(times, base, strict=True)), infer_time=infer,
+        step_ratio=statistics.median(x / y for x, y in zip(times, base, strict=True)) if base else None, infer_time=infer,
         peak_memory=peak_memory(stepper), widths=widths,
     )  # fmt: skip
 

@@ -341,7 +341,11 @@ class Study:
     def _probe(self, store: Store, plan: planning.Plan, tell: Tell) -> None:
         from netwright.study.probe import probe
 
-        costs, aa = probe(self.request, self.task, dict(plan.widths), tell)
+        states: dict[str, set[str]] = {}
+        for record in store.records():
+            states.setdefault(record.arm, set()).add(record.state)
+        sound = {arm for arm, seen in states.items() if "done" in seen and not seen & {"timeout", "oom", "lost"}}
+        costs, aa = probe(self.request, self.task, dict(plan.widths), sound, tell)
         for cost in costs:
             store.put_cost(cost)
         if aa is not None:

@@ -49,7 +49,7 @@ def perturb(part: ActivationPart, index: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def shift(built: Any, index: int) -> Any:
-    """Move every learnable parameter to the index-th perturbed setting, in place; half-way to a bound it would cross."""
+    """Move every learnable parameter to the index-th perturbed setting; half-way to a bound it would cross."""
     factor, offset = PERTURBED[index]
     for item in built.part.learn:
         p = built.get_parameter(item.name)

@@ -275,9 +275,9 @@ def fused(part: ActivationPart) -> None:
     for built in (plain, quick):
         y = built(x)
         first = torch.autograd.grad((y * weight).sum(), (x, *built.parameters()), create_graph=True)
-        second = torch.autograd.grad(torch.stack([g.square().sum() for g in first]).sum(), x, allow_unused=True)
+        second = torch.autograd.grad(torch.stack([g.square().sum() for g in (y, *first)]).sum(), x)
         slopes = torch.func.vmap(torch.func.grad(lambda row, b=built: b(row).sum()))(x.detach())
-        results.append((y, *first, *(torch.zeros_like(x) if g is None else g for g in second), slopes))
+        results.append((y, *first, *second, slopes))
     if not compiler.usable:
         _without_compiler()
     names = (

@@ -14,10 +14,13 @@ from netwright.part import BadInput, Misfit
 from netwright.swap import swap
 
 
-def optional(name: str) -> ModuleType:
+def optional(name: str, *attributes: str) -> ModuleType:
     """The module, or a skip that names why it can't be imported (a missing package, or one built for another torch)."""
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
+        for attribute in attributes:  # transformers imports a model's file on first use
+            getattr(module, attribute)
+        return module
     except Exception as error:
         pytest.skip(f"{name} can't be imported: {type(error).__name__}: {str(error)[:80]}")
 
@@ -27,19 +30,19 @@ def golu_type() -> type[nn.Module]:
 
 
 def tiny_bert() -> nn.Module:
-    transformers = optional("transformers")
+    transformers = optional("transformers", "BertModel")
     small = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24)
     return transformers.BertModel(transformers.BertConfig(vocab_size=50, **small)).eval()
 
 
 def tiny_gpt2() -> nn.Module:
-    transformers = optional("transformers")
+    transformers = optional("transformers", "GPT2LMHeadModel")
     config = transformers.GPT2Config(vocab_size=50, n_positions=16, n_embd=16, n_layer=2, n_head=2)
     return transformers.GPT2LMHeadModel(config).eval()
 
 
 def tiny_llama() -> nn.Module:
-    transformers = optional("transformers")
+    transformers = optional("transformers", "LlamaForCausalLM")
     small = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=40)
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=50, **small)).eval()
 

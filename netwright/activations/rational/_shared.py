@@ -38,19 +38,19 @@ def fit(name: str, p: int = 5, q: int = 4) -> tuple[tuple[float, ...], tuple[flo
     Q = 1 + sum b_j x^j takes even powers with b_j >= 0 only, so that it has no root and every way of making Q positive
     agrees. The problem is made linear by P - f Q = 0, weighted by 1 / Q of the round before (Sanathanan and Koerner).
     """
-    x = torch.linspace(-3.0, 3.0, 601, dtype=torch.float64)
+    x = torch.linspace(-3.0, 3.0, 601, dtype=torch.float64, device="cpu")  # also while a net is built on meta
     f = TARGETS[name](x)
     numerator = torch.stack([x**j for j in range(p + 1)], 1)
     even = range(2, q + 1, 2)
     supports = [[j for i, j in enumerate(even) if bits >> i & 1] for bits in range(2 ** len(even))]
-    q_of_x, best = torch.ones_like(x), (math.inf, torch.zeros(p + 1), torch.zeros(q))
+    q_of_x, best = torch.ones_like(x), (math.inf, x.new_zeros(p + 1), x.new_zeros(q))
     for _ in range(8):
         rounds = []
         for support in supports:
             powers = [-f * x**j for j in support]
             system = torch.cat((numerator, *(column[:, None] for column in powers)), 1) / q_of_x[:, None]
             solution = torch.linalg.lstsq(system, f / q_of_x, driver="gelsd").solution
-            b = torch.zeros(q, dtype=torch.float64)
+            b = x.new_zeros(q)
             for j, value in zip(support, solution[p + 1 :], strict=True):
                 b[j - 1] = value
             if bool((b >= 0).all()):

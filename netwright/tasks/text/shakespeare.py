@@ -39,7 +39,8 @@ def pool(given: str) -> Tensor:
     characters = text("tinyshakespeare.txt", ORIGIN, given)
     number = {c: i for i, c in enumerate(ALPHABET)}
     strange = sorted(set(characters) - set(ALPHABET))
-    require(not strange, f"tinyshakespeare.txt holds {', '.join(map(repr, strange[:5]))}, which Tiny Shakespeare has not")
+    shown = ", ".join(map(repr, strange[:5]))
+    require(not strange, f"tinyshakespeare.txt holds {shown}, which Tiny Shakespeare has not")
     return torch.tensor([number[c] for c in characters])
 
 
@@ -69,23 +70,51 @@ def shakespeare(size: str, data: str) -> Task:
     context, d, heads, widths, steps, batch = SIZES[size]
     kinds = len(ALPHABET)
     problem = Problem(
-        cross_entropy, nats, "nats per character", higher_is_better=False, worst=math.log(kinds), delta=0.01, input=(context,),
-        output=(context, kinds), classes=kinds, gives=frozenset({"tokens"}), encode=partial(one_hot, classes=kinds),
-    )  # fmt: skip
+        cross_entropy,
+        nats,
+        "nats per character",
+        higher_is_better=False,
+        worst=math.log(kinds),
+        delta=0.01,
+        input=(context,),
+        output=(context, kinds),
+        classes=kinds,
+        gives=frozenset({"tokens"}),
+        encode=partial(one_hot, classes=kinds),
+    )
     return Task(
-        id="task/shakespeare", name="shakespeare", version=PART.version, size=size, summary=PART.summary, host="transformer",
-        problem=problem, data=partial(read, context=context, given=data), net=partial(transformer, context, d, heads),
-        widths=widths, steps=steps, batch=batch, evals=eval_grid(steps),
+        id="task/shakespeare",
+        name="shakespeare",
+        version=PART.version,
+        size=size,
+        summary=PART.summary,
+        host="transformer",
+        problem=problem,
+        data=partial(read, context=context, given=data),
+        net=partial(transformer, context, d, heads),
+        widths=widths,
+        steps=steps,
+        batch=batch,
+        evals=eval_grid(steps),
         lr={family: (3e-4, 3e-2, 3e-3) for family in ("backprop", "local", "feedback")},
-        optimizer="adamw", optimizer_options={"betas": (0.9, 0.99)}, weight_decay=0.1, schedule="warmup-cosine", clip=1.0,
-        slots={"activation": "activation/gelu", "rule": "rule/backprop", "norm": "layer"}, control="rule/frozen-hidden",
-    )  # fmt: skip
+        optimizer="adamw",
+        optimizer_options={"betas": (0.9, 0.99)},
+        weight_decay=0.1,
+        schedule="warmup-cosine",
+        clip=1.0,
+        slots={"activation": "activation/gelu", "rule": "rule/backprop", "norm": "layer"},
+        control="rule/frozen-hidden",
+    )
 
 
 PART = task_part(
     shakespeare,
-    paper=Paper(title="The Unreasonable Effectiveness of Recurrent Neural Networks", authors="Karpathy, A.", year=2015,
-                code="karpathy/char-rnn"),
+    paper=Paper(
+        title="The Unreasonable Effectiveness of Recurrent Neural Networks",
+        authors="Karpathy, A.",
+        year=2015,
+        code="karpathy/char-rnn",
+    ),
     options=(Option("data", "", "the folder that holds tinyshakespeare.txt; else NETWRIGHT_DATA"),),
-    versions={"1": {"small": "", "full": ""}},
-)  # fmt: skip
+    versions={"1": {"small": "9a2fb6c1aee39def", "full": "4fa839d33a5c7bb6"}},
+)

@@ -40,18 +40,34 @@ def digits(size: str, host: str) -> Task:
     widths = mlp if host == "mlp" else convnet
     problem = classification((64,) if host == "mlp" else (1, 8, 8), classes=10, delta=0.005)
     return Task(
-        id="task/digits", name="digits", version=PART.version, size=size, summary=PART.summary, host=host, options={"host": host},
-        problem=problem, data=partial(data, shape=problem.input), net=partial(host_net, host, problem), widths=widths,
-        steps=steps, batch=64, evals=eval_grid(steps), lr=rates(3e-3),
+        id="task/digits",
+        name="digits",
+        version=PART.version,
+        size=size,
+        summary=PART.summary,
+        host=host,
+        options={"host": host},
+        problem=problem,
+        data=partial(data, shape=problem.input),
+        net=partial(host_net, host, problem),
+        widths=widths,
+        steps=steps,
+        batch=64,
+        evals=eval_grid(steps),
+        lr=rates(3e-3),
         slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "none" if host == "mlp" else "batch"},
         control="rule/frozen-hidden",
-    )  # fmt: skip
+    )
 
 
 PART = task_part(
     digits,
-    paper=Paper(title="Optical Recognition of Handwritten Digits", authors="Alpaydin, E. and Kaynak, C.", year=1998,
-                venue="UCI Machine Learning Repository"),
+    paper=Paper(
+        title="Optical Recognition of Handwritten Digits",
+        authors="Alpaydin, E. and Kaynak, C.",
+        year=1998,
+        venue="UCI Machine Learning Repository",
+    ),
     options=(Option("host", "mlp", "the net that parts are put into", allowed=("mlp", "convnet")),),
     versions={"1": {"small": "a9d993cef440b911", "full": "a9d993cef440b911"}},
-)  # fmt: skip
+)

@@ -40,17 +40,32 @@ def moons(size: str) -> Task:
     widths, steps, train = SIZES[size]
     problem = classification((2,), classes=2, delta=0.005)
     return Task(
-        id="task/moons", name="moons", version=PART.version, size=size, summary=PART.summary, problem=problem,
-        data=partial(data, train=train), net=partial(host_net, "mlp", problem), widths=widths,
-        steps=steps, batch=32, evals=eval_grid(steps), lr=rates(1e-2),
-        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "none"}, control="rule/frozen-hidden",
-    )  # fmt: skip
+        id="task/moons",
+        name="moons",
+        version=PART.version,
+        size=size,
+        summary=PART.summary,
+        problem=problem,
+        data=partial(data, train=train),
+        net=partial(host_net, "mlp", problem),
+        widths=widths,
+        steps=steps,
+        batch=32,
+        evals=eval_grid(steps),
+        lr=rates(1e-2),
+        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "none"},
+        control="rule/frozen-hidden",
+    )
 
 
 PART = task_part(
     moons,
-    paper=Paper(title="Scikit-learn: Machine Learning in Python", authors="Pedregosa, F. et al.", year=2011,
-                venue="Journal of Machine Learning Research 12"),
+    paper=Paper(
+        title="Scikit-learn: Machine Learning in Python",
+        authors="Pedregosa, F. et al.",
+        year=2011,
+        venue="Journal of Machine Learning Research 12",
+    ),
     deviations=("centred, and generated here rather than by make_moons: same curves, the angle drawn uniformly",),
     versions={"1": {"small": "832cc7910572fe56", "full": "832cc7910572fe56"}},
-)  # fmt: skip
+)

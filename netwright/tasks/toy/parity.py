@@ -32,20 +32,35 @@ def data(seed: int, bits: int, count: int, points: int) -> Data:
 
 
 def parity(size: str) -> Task:
-    """The task at one size; the host is an Mlp. Which bits count stays the same: a permutation of them changes nothing."""
+    """The task at one size; the host is an Mlp. The first bits are those that count: which they are changes nothing."""
     bits, count, points, widths, steps = SIZES[size]
     problem = classification((bits,), classes=2, delta=0.01)
     return Task(
-        id="task/parity", name="parity", version=PART.version, size=size, summary=PART.summary, problem=problem,
-        data=partial(data, bits=bits, count=count, points=points), net=partial(host_net, "mlp", problem), widths=widths,
-        steps=steps, batch=64, evals=eval_grid(steps), lr=rates(5e-3),
-        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "none"}, control="rule/frozen-hidden",
-    )  # fmt: skip
+        id="task/parity",
+        name="parity",
+        version=PART.version,
+        size=size,
+        summary=PART.summary,
+        problem=problem,
+        data=partial(data, bits=bits, count=count, points=points),
+        net=partial(host_net, "mlp", problem),
+        widths=widths,
+        steps=steps,
+        batch=64,
+        evals=eval_grid(steps),
+        lr=rates(5e-3),
+        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "none"},
+        control="rule/frozen-hidden",
+    )
 
 
 PART = task_part(
     parity,
-    paper=Paper(title="Hidden Progress in Deep Learning: SGD Learns Parities Near the Computational Limit",
-                authors="Barak, B. et al.", year=2022, arxiv="2207.08799"),
+    paper=Paper(
+        title="Hidden Progress in Deep Learning: SGD Learns Parities Near the Computational Limit",
+        authors="Barak, B. et al.",
+        year=2022,
+        arxiv="2207.08799",
+    ),
     versions={"1": {"small": "d45d2b0427607e3b", "full": "e2ed3d8c30da8cd7"}},
-)  # fmt: skip
+)

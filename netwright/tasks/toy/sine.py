@@ -38,17 +38,32 @@ def sine(size: str) -> Task:
     periods, widths, steps = SIZES[size]
     problem = regression((1,), 1, worst=1.0, delta=0.001)
     return Task(
-        id="task/sine", name="sine", version=PART.version, size=size, summary=PART.summary, problem=problem,
-        data=partial(data, periods=periods), net=partial(host_net, "mlp", problem), widths=widths,
-        steps=steps, batch=64, evals=eval_grid(steps), lr=rates(5e-3),
-        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "none"}, control="rule/frozen-hidden",
-    )  # fmt: skip
+        id="task/sine",
+        name="sine",
+        version=PART.version,
+        size=size,
+        summary=PART.summary,
+        problem=problem,
+        data=partial(data, periods=periods),
+        net=partial(host_net, "mlp", problem),
+        widths=widths,
+        steps=steps,
+        batch=64,
+        evals=eval_grid(steps),
+        lr=rates(5e-3),
+        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "none"},
+        control="rule/frozen-hidden",
+    )
 
 
 PART = task_part(
     sine,
-    paper=Paper(title="Neural Networks Fail to Learn Periodic Functions and How to Fix It",
-                authors="Ziyin, L., Hartwig, T. and Ueda, M.", year=2020, arxiv="2006.08195"),
+    paper=Paper(
+        title="Neural Networks Fail to Learn Periodic Functions and How to Fix It",
+        authors="Ziyin, L., Hartwig, T. and Ueda, M.",
+        year=2020,
+        arxiv="2006.08195",
+    ),
     deviations=("the test points lie where the training points do: the paper's question is extrapolation",),
     versions={"1": {"small": "5a343dac7bcb0192", "full": "abf3d84fb7603fd5"}},
-)  # fmt: skip
+)

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from netwright.kinds.task import Data, Problem, accuracy, cross_entropy, images, one_hot, permutation
 
-
 Pool = tuple[Tensor, Tensor, int]
 
 
 def normalised(name: str, hub: str, size: int, mean: Sequence[float], std: Sequence[float], given: str) -> Pool:
-    """x (N, C, size, size) float32 with (pixel / 255 - mean) / std, y (N,), and how many of them are training images."""
+    """x (N, C, size, size) float32 as (pixel / 255 - mean) / std, y (N,), and how many of them are training images."""
     bytes_NCHW, y, train = images(name, hub, channels=len(mean), size=size, classes=10, given=given)
     x_NCHW = bytes_NCHW.to(torch.float32, memory_format=torch.contiguous_format)
     scale = torch.tensor(std).view(-1, 1, 1)
@@ -32,15 +31,30 @@ def official(pool: Pool, seed: int, shape: tuple[int, ...], val: int, train: int
     x, y, n = pool
     order = permutation(n, seed, "split")
     held = n // val
-    return Data(x.view(-1, *shape), y, order[held : None if train is None else held + train], order[:held], torch.arange(n, len(x)))
+    return Data(
+        x.view(-1, *shape),
+        y,
+        order[held : None if train is None else held + train],
+        order[:held],
+        torch.arange(n, len(x)),
+    )
 
 
 def classification(shape: tuple[int, ...], delta: float) -> Problem:
-    """Ten classes of vectors (D,) or images (C, H, W). A failed run scores 0, below any real one: it predicts nothing."""
+    """Ten classes of vectors (D,) or images (C, H, W). A failed run scores 0: it predicts nothing."""
     return Problem(
-        cross_entropy, accuracy, "accuracy", higher_is_better=True, worst=0.0, delta=delta, input=shape, output=(10,),
-        classes=10, gives=frozenset({"labels", "vector" if len(shape) == 1 else "image"}), encode=partial(one_hot, classes=10),
-    )  # fmt: skip
+        cross_entropy,
+        accuracy,
+        "accuracy",
+        higher_is_better=True,
+        worst=0.0,
+        delta=delta,
+        input=shape,
+        output=(10,),
+        classes=10,
+        gives=frozenset({"labels", "vector" if len(shape) == 1 else "image"}),
+        encode=partial(one_hot, classes=10),
+    )
 
 
 def flat(shape: tuple[int, int, int]) -> tuple[int, ...]:
@@ -49,7 +63,10 @@ def flat(shape: tuple[int, int, int]) -> tuple[int, ...]:
 
 
 def crop_and_flip(x_BCHW: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
-    """Each image cut at a random place from itself with a border of `padding` zeros (the mean colour), and mirrored half the time."""
+    """Each image, cut from itself with a border of zeros (the mean colour), and mirrored half the time.
+
+    padding: width of the border in pixels. The generator draws on its own device, so that a GPU sees the same crops.
+    """
     b, c, h, w = x_BCHW.shape
     top, left = torch.randint(2 * padding + 1, (2, b, 1), generator=generator).to(x_BCHW.device)
     mirrored = (torch.rand(b, 1, generator=generator) < 0.5).to(x_BCHW.device)

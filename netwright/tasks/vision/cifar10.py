@@ -1,4 +1,4 @@
-"""CIFAR-10: photographs of ten classes, 32 x 32 pixels; 50 000 images to train and validate on, the official 10 000 to test."""
+"""CIFAR-10: photographs of ten classes, 32 x 32 pixels; 50 000 to train and validate, the official 10 000 to test."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read(seed: int, shape: tuple[int, ...], train: int | None, given: str) -> Da
 
 
 def cifar10(size: str, host: str, data: str) -> Task:
-    """The task at one size: images (3, 32, 32), cropped and mirrored, for "convnet"; vectors (3072,) as they are for "mlp".
+    """The task at one size: images (3, 32, 32), cropped and mirrored, for "convnet"; vectors (3072,) for "mlp".
 
     The convnet's first block halves the image, which makes a step four times cheaper.
     """
@@ -33,21 +33,40 @@ def cifar10(size: str, host: str, data: str) -> Task:
     image = host == "convnet"
     problem = classification(SHAPE if image else flat(SHAPE), delta=0.005)
     return Task(
-        id="task/cifar10", name="cifar10", version=PART.version, size=size, summary=PART.summary, host=host,
-        options={"host": host}, problem=problem, data=partial(read, shape=problem.input, train=train, given=data),
-        net=partial(host_net, host, problem, stride=2), widths=convnet if image else mlp,
-        steps=steps, batch=64, evals=eval_grid(steps), augment=crop_and_flip if image else None,
+        id="task/cifar10",
+        name="cifar10",
+        version=PART.version,
+        size=size,
+        summary=PART.summary,
+        host=host,
+        options={"host": host},
+        problem=problem,
+        data=partial(read, shape=problem.input, train=train, given=data),
+        net=partial(host_net, host, problem, stride=2),
+        widths=convnet if image else mlp,
+        steps=steps,
+        batch=64,
+        evals=eval_grid(steps),
+        augment=crop_and_flip if image else None,
         lr={family: (2e-4, 2e-2, 2e-3) for family in ("backprop", "local", "feedback")},
-        optimizer="adamw", weight_decay=0.02, schedule="warmup-cosine",
+        optimizer="adamw",
+        weight_decay=0.02,
+        schedule="warmup-cosine",
         slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "batch" if image else "none"},
         control="rule/frozen-hidden",
-    )  # fmt: skip
+    )
 
 
 PART = task_part(
     cifar10,
-    paper=Paper(title="Learning Multiple Layers of Features from Tiny Images", authors="Krizhevsky, A.", year=2009,
-                venue="Technical report, University of Toronto"),
-    options=(Option("host", "convnet", "the net that parts are put into", allowed=("convnet", "mlp")),
-             Option("data", "", "the folder that holds cifar10/*.parquet; else NETWRIGHT_DATA, else the hub")),
-)  # fmt: skip
+    paper=Paper(
+        title="Learning Multiple Layers of Features from Tiny Images",
+        authors="Krizhevsky, A.",
+        year=2009,
+        venue="Technical report, University of Toronto",
+    ),
+    options=(
+        Option("host", "convnet", "the net that parts are put into", allowed=("convnet", "mlp")),
+        Option("data", "", "the folder that holds cifar10/*.parquet; else NETWRIGHT_DATA, else the hub"),
+    ),
+)

@@ -29,20 +29,38 @@ def mnist(size: str, host: str, data: str) -> Task:
     train, mlp, convnet, steps, batch = SIZES[size]
     problem = classification(flat(SHAPE) if host == "mlp" else SHAPE, delta=0.002)
     return Task(
-        id="task/mnist", name="mnist", version=PART.version, size=size, summary=PART.summary, host=host, options={"host": host},
-        problem=problem, data=partial(read, shape=problem.input, train=train, given=data), net=partial(host_net, host, problem),
-        widths=mlp if host == "mlp" else convnet, steps=steps, batch=batch, evals=eval_grid(steps),
-        lr={family: (1e-4, 1e-2, 1e-3) for family in ("backprop", "local", "feedback")}, schedule="cosine",
+        id="task/mnist",
+        name="mnist",
+        version=PART.version,
+        size=size,
+        summary=PART.summary,
+        host=host,
+        options={"host": host},
+        problem=problem,
+        data=partial(read, shape=problem.input, train=train, given=data),
+        net=partial(host_net, host, problem),
+        widths=mlp if host == "mlp" else convnet,
+        steps=steps,
+        batch=batch,
+        evals=eval_grid(steps),
+        lr={family: (1e-4, 1e-2, 1e-3) for family in ("backprop", "local", "feedback")},
+        schedule="cosine",
         slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "none" if host == "mlp" else "batch"},
         control="rule/frozen-hidden",
-    )  # fmt: skip
+    )
 
 
 PART = task_part(
     mnist,
-    paper=Paper(title="Gradient-Based Learning Applied to Document Recognition",
-                authors="LeCun, Y., Bottou, L., Bengio, Y. and Haffner, P.", year=1998, venue="Proceedings of the IEEE 86"),
-    options=(Option("host", "mlp", "the net that parts are put into", allowed=("mlp", "convnet")),
-             Option("data", "", "the folder that holds mnist/*.parquet; else NETWRIGHT_DATA, else the hub")),
+    paper=Paper(
+        title="Gradient-Based Learning Applied to Document Recognition",
+        authors="LeCun, Y., Bottou, L., Bengio, Y. and Haffner, P.",
+        year=1998,
+        venue="Proceedings of the IEEE 86",
+    ),
+    options=(
+        Option("host", "mlp", "the net that parts are put into", allowed=("mlp", "convnet")),
+        Option("data", "", "the folder that holds mnist/*.parquet; else NETWRIGHT_DATA, else the hub"),
+    ),
     versions={"1": {"small": "50ac262a5b1edbdf", "full": "50ac262a5b1edbdf"}},
-)  # fmt: skip
+)
