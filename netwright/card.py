@@ -120,7 +120,7 @@ def card(name: str) -> Card:
 
     part: Any = catalogue.get(name)
     shape = getattr(part.tags, "shape", "")
-    curve = ()
+    curve: tuple[tuple[float, float, float], ...] = ()
     if shape == "elementwise":
         from netwright.study.assemble import curve as drawn
 

@@ -110,10 +110,10 @@ def card(
 ) -> None:
     """One part: formula, curve, paper, tags, costs, status."""
     with _errors():
-        from netwright import card as cards
         from netwright import catalogue
+        from netwright.card import card as card_of
 
-        made = cards.card(catalogue.parse(part)[0].id)
+        made = card_of(catalogue.parse(part)[0].id)
         if picture is not None:
             made.save(picture)
         if as_json:

@@ -251,6 +251,10 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
+def _factory(part: Any, options: Mapping[str, Any]) -> Factory:
+    return lambda channels, channel_dim: part.build(channels=channels, channel_dim=channel_dim, **options)
+
+
 def fill_named(parts: Mapping[str, Any]) -> dict[str, Factory]:
     """Factories for the slots of a host from {slot: "norm name" | (part, options)}; parts are asked to build themselves."""
     fill: dict[str, Factory] = {}
@@ -258,6 +262,5 @@ def fill_named(parts: Mapping[str, Any]) -> dict[str, Factory]:
         if isinstance(value, str):
             fill[slot] = norm_named(value)
         else:
-            part, options = value
-            fill[slot] = lambda c, dim, part=part, options=options: part.build(channels=c, channel_dim=dim, **options)
+            fill[slot] = _factory(*value)
     return fill

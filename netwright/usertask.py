@@ -187,9 +187,9 @@ def _check_training(optimizer: str, options: Any, schedule: str, weight_decay: A
     empty = [nn.Parameter(torch.zeros(0))]
     _call(f"optimizer {optimizer!r}", lambda: OPTIMIZERS[optimizer][0](empty, lr=1e-3, **dict(options or {})))  # type: ignore[call-arg]
     decays = weight_decay if isinstance(weight_decay, tuple) else (weight_decay,)
-    fits = all(isinstance(d, numbers.Real) and d >= 0 for d in decays) and len(decays) <= 2 and decays[0] <= decays[-1]
+    fits = all(isinstance(d, (int, float)) and d >= 0 for d in decays) and len(decays) <= 2 and decays[0] <= decays[-1]
     require(fits, f"weight_decay={weight_decay!r}; expected a number of at least 0, or (lowest, highest) to be tuned")
-    require(clip is None or (isinstance(clip, numbers.Real) and clip > 0), f"clip={clip!r}; expected a norm above 0")
+    require(clip is None or (isinstance(clip, (int, float)) and clip > 0), f"clip={clip!r}; expected a norm above 0")
 
 
 def _rates(lr: Any) -> tuple[float, float, float]:

@@ -12,6 +12,7 @@ from netwright.kinds.task import Task
 from netwright.papers import reference_line
 from netwright.part import NetwrightError
 from netwright.study import plan as planning
+from netwright.study.match import shortfalls
 from netwright.study.records import ArmResult, StudyResult
 from netwright.study.spec import ArmSpec, Request
 from netwright.study.store import Store
@@ -33,7 +34,7 @@ def assemble(study: Study, store: Store, plan: planning.Plan, look: int, seconds
     dropped = {n: {s.seed for s in scores if s.arm == n and s.dropped} for n in names}
     comparisons = stats.compare(
         by_arm, baseline=request.baseline, delta=problem.delta, higher_is_better=problem.higher_is_better, failed=failed,
-        dropped=dropped, not_comparable=_violations(request, plan), looks=look, all_pairs=request.all_pairs,
+        dropped=dropped, not_comparable=shortfalls(request, task, plan.widths), looks=look, all_pairs=request.all_pairs,
     ) if len(names) > 1 else []  # fmt: skip
     costs = {c.arm: c for c in store.costs()}
     arms = []
@@ -58,11 +59,6 @@ def assemble(study: Study, store: Store, plan: planning.Plan, look: int, seconds
         started=datetime.datetime.fromtimestamp(store.created, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"), seconds=seconds,
         aa_ratio=_aa(store), curves=shapes(request.arms, task), shared_init=shared_init(request, task, plan), papers=references(request, task),
     )  # fmt: skip
-
-
-def _violations(request: Request, plan: planning.Plan) -> dict[str, str]:
-    """Arms that broke a rule of the comparison, and which."""
-    return {}
 
 
 def _title(names: list[str], task: Task) -> str:
@@ -122,13 +118,13 @@ def shapes(arms: tuple[ArmSpec, ...], task: Task) -> dict[str, tuple[tuple[float
 def shared_init(request: Request, task: Task, plan: planning.Plan) -> dict[str, tuple[int, int]]:
     """arm -> (initial values equal to the baseline's at the same path, all its values), at the first seed."""
     out: dict[str, tuple[int, int]] = {}
-    base: dict[str, torch.Tensor] | None = None
+    base: dict[str, torch.nn.Parameter] = {}
     for arm in request.arms:
         try:
             state = dict(build_rule(task, arm, request.seeds[0], plan.widths[arm.name]).named_parameters())
         except (NetwrightError, RuntimeError, TypeError, ValueError):
             continue
-        base = state if base is None else base
+        base = base or state
         same = sum(p.numel() for n, p in state.items() if n in base and base[n].shape == p.shape and torch.equal(base[n], p))
         out[arm.name] = (same, sum(p.numel() for p in state.values()))
     return out

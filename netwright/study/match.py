@@ -13,6 +13,7 @@ from netwright.study.spec import ArmSpec, Request
 from netwright.study.work import build_rule
 
 TOLERANCE = 0.02
+FAR = 0.10  # from here on arms are not comparable at equal cost
 WIDEST = 16  # a matched width is at most this many times the task's own
 SEARCH = 40  # neighbours of the last width that are tried where nothing else came within tolerance
 
@@ -58,11 +59,28 @@ def match_widths(
     return widths, notes
 
 
+def shortfalls(request: Request, task: Task, widths: Mapping[str, Sequence[int]]) -> dict[str, str]:
+    """Arms whose cost stayed more than FAR from the baseline's although equal cost was asked for, and by how much."""
+    if request.match in ("none", "time") or len(request.arms) == 1:
+        return {}
+    first, found = request.arms[0], {}
+    target = _price(request, task, first)(widths[first.name])
+    for arm in request.arms[1:]:
+        off = _price(request, task, arm)(widths[arm.name]) / target - 1
+        if abs(off) > FAR:
+            found[arm.name] = (
+                f"it has {100 * off:+.0f} % of {first.name}'s {request.match} and no width to make up for it; "
+                "ask for another --match, or none"
+            )
+    return found
+
+
 def solve(price: Price, widths: Sequence[int], target: float, tolerance: float) -> tuple[int, ...]:
     """Widths whose price is within tolerance of the target, or the nearest found.
 
-    All widths are scaled by one factor, so that the net keeps its shape; then one after another, from the last, takes
-    up what rounding left; then the last is moved step by step with the others following.
+    All widths are scaled by one factor first: solving the last alone would leave a gated net of 64-64 a bottleneck of 4.
+    Then they are solved one by one from the last, which takes up what rounding left; then the last is moved step by step
+    with the first following.
     """
     own = list(widths)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -62,7 +62,7 @@ def _backward(rule: Rule, x: Tensor, y: Tensor, draws: tuple[Tensor, ...]) -> No
 def _count(rule: Rule, work: Callable[[], Any], passes: float) -> float:
     elementwise = 0.0
 
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
+    def hook(module: Any, args: Any, output: Any) -> None:
         nonlocal elementwise
         if isinstance(output, Tensor):
             elementwise += output.numel() * module.part.flops

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import os
@@ -19,9 +18,10 @@ from netwright.part import BadInput
 from netwright.study import plan as planning
 from netwright.study import work
 from netwright.study.canonical import canonical_json, digest
+from netwright.study.outlook import estimate, outlook
 from netwright.study.progress import Progress
 from netwright.study.records import CRASHES, Run, RunRecord, Score, StudyResult
-from netwright.study.spec import EXECUTORS, ArmSpec, Request, environment, make_request, open_task
+from netwright.study.spec import EXECUTORS, ArmSpec, environment, make_request, open_task
 from netwright.study.store import Store, study_folder
 
 ROOT = "netwright-studies"
@@ -129,40 +129,7 @@ class Study:
 
     def outlook(self) -> list[str]:
         """What a person should know first: the verdicts in reach, the number of runs, about how long it takes."""
-        r, n = self.request, len(self.request.seeds)
-        m = len(r.arms) - 1
-        m = m * (m + 1) // 2 if r.all_pairs else m
-        lines = [stats.attainable(n, m, self._look()).sentence] if m else ["One arm: scores, but nothing to compare with."]
-        runs = len(r.arms) * n * r.trials
-        engines, _ = planning.choose_engines(r, self.task, {a.name: self.task.widths for a in r.arms})
-        names = " and ".join(sorted(set(engines.values())))
-        lines.append(f"{len(r.arms)} arms x {n} seeds x {r.trials} trials = {runs} runs of {self.task.steps} steps, engine {names}")
-        lines.append(f"about {_duration(self.estimate(engines))} on this machine")
-        return lines
-
-    def _look(self) -> int:
-        with contextlib.suppress(BadInput), Store.read(self.folder) as store:
-            looks = store.looks()
-            mine = tuple(sorted(self.request.seeds))
-            return looks.index(mine) + 1 if mine in looks else len(looks) + 1
-        return 1
-
-    def estimate(self, engines: dict[str, str] | None = None) -> float:
-        """Seconds of training on one thread, from a few steps of every arm."""
-        from netwright.study.probe import Stepper, seconds
-
-        r, total = self.request, 0.0
-        for arm in r.arms:
-            try:
-                stepper = Stepper(r, self.task, arm, self.task.widths)
-                stepper.step()
-                each = min(seconds(stepper, stepper.step, 1) for _ in range(3))
-            except Exception:  # a part that raises is reported by its runs; here it only makes the guess a lower bound
-                continue
-            runs = len(r.seeds) * r.trials
-            stacked = engines and engines[arm.name] != "loop"
-            total += each * self.task.steps * (0.25 * runs + 2 if stacked else runs) * 1.2
-        return total
+        return outlook(self.request, self.task, self.folder)
 
     # -- running
 
@@ -269,7 +236,7 @@ class Study:
             return cores
         if means.executor != "auto" or local or runs < 2 or self.request.device != "cpu":
             return 0
-        if not means.workers and self.estimate(dict(plan.engines)) < LONG:
+        if not means.workers and estimate(self.request, self.task, dict(plan.engines)) < LONG:
             return 0
         return cores if cores > 1 else 0
 
@@ -358,12 +325,6 @@ def _widening(widened: dict[str, tuple[float, float, int]], trials: int) -> Iter
             f"the best rate lay at the edge for most seeds: the range of {family} rules was widened once to [{lo:.2g}, {hi:.2g}], "
             f"{extra} further trials beside {trials} for all its arms"
         )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def compare(arms: Sequence[str | ArmSpec], task: str | Task = "digits", *, extend: bool = False, confirm: bool = False, tell: Tell | None = None, **options: Any) -> StudyResult:

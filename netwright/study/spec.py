@@ -170,9 +170,9 @@ def make_request(
     numbers = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(s) for s in seeds)
     if not numbers or len(set(numbers)) != len(numbers) or min(numbers) < 0:
         raise BadInput(f"seeds={seeds!r}; give a number of at least 1, or different whole numbers from 0")
-    for what, value in (("trials", trials), ("threads", threads), ("steps", steps), ("batch", batch)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise BadInput(f"{what}={value!r}; expected a whole number of at least 1")
+    for what, count in (("trials", trials), ("threads", threads), ("steps", steps), ("batch", batch)):
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            raise BadInput(f"{what}={count!r}; expected a whole number of at least 1")
     budget = {k: v for k, v in (("steps", steps), ("batch", batch)) if v is not None}
     return Request(
         task=task_ref, task_options=dict(task_options), arms=tuple(specs), seeds=numbers, trials=trials, match=match,

@@ -1,10 +1,14 @@
-"""Checks of tasks: splits, seeds, loss and metric, the host, the budget, and that there is something to learn."""
+"""Checks of tasks: data and splits, seeds, loss and metric, the host, the budget, and that there is something to learn.
+
+No check downloads: data that only the hub has count as absent, and what needs them is skipped.
+"""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -16,17 +20,17 @@ from netwright.kinds.rule import FAMILIES
 from netwright.kinds.task import SIZES, Data, Task, TaskPart
 from netwright.nets import count_parameters, fill_named
 from netwright.part import BadInput
-from netwright.streams import generator
+from netwright.streams import generator, initialise
 from netwright.study.spec import ArmSpec
 from netwright.study.work import build_rule
 from netwright.testing import Check, Skip, expect
 from netwright.train import Setting, predict, train
 
 SPLITS = ("train", "val", "test")
-#: Trainable values a host has at most, by size.
-LARGEST = {"small": 300_000, "full": 1_000_000}
-#: Seeds and steps of the comparison with the control.
+#: Seeds and steps of the comparison with chance and the control.
 SEEDS, STEPS = (0, 1), 250
+#: Above this many parameters x rows a training takes longer than a check may.
+QUICK = 3e9
 
 
 def tasks(part: TaskPart) -> Iterator[Task]:
@@ -37,20 +41,35 @@ def tasks(part: TaskPart) -> Iterator[Task]:
             yield part.build(size=size, **options)
 
 
-def data_of(task: Task, seed: int = 0) -> Data:
-    """The task's data; skips where no folder holds them: a check doesn't ask the hub."""
+def data_of(part: TaskPart, task: Task, seed: int = 0) -> Data:
+    """The task's data. Raises Skip where they are absent: of a task that has an option `data`, or reads what a package
+    brings that isn't installed. From any other task a BadInput is a fault.
+    """
     token = HUB.set(False)
     try:
         return task.data(seed)
     except BadInput as error:
-        raise Skip(f"needs data in the folder of {VARIABLE}: {error}") from None
+        reads = any(option.name == "data" for option in part.options)
+        if reads or isinstance(error.__context__, ImportError):
+            raise Skip(f"needs data in the folder of {VARIABLE}: {error}") from None
+        raise
     finally:
         HUB.reset(token)
 
 
-def shown(task: Task) -> str:
+def shown(task: Task, seed: int | None = None) -> str:
     """A task's size and options, for messages."""
-    return ", ".join([f"size={task.size}", *(f"{k}={v}" for k, v in task.options.items())])
+    about = {"size": task.size, **task.options} | ({} if seed is None else {"seed": seed})
+    return ", ".join(f"{k}={v}" for k, v in about.items())
+
+
+@contextmanager
+def undrawn(what: str, task: Task) -> Iterator[None]:
+    """Inside, nothing may draw from the global generator."""
+    before = torch.random.get_rng_state()
+    yield
+    still = torch.equal(before, torch.random.get_rng_state())
+    expect(still, f"{what} draws from the global generator", given=shown(task))
 
 
 # Data -----------------------------------------------------------------------------------------------------------------
@@ -59,62 +78,82 @@ def shown(task: Task) -> str:
 def splits(part: TaskPart) -> None:
     """Train, validation and test are disjoint, without repeats, inside the pool, and none is empty."""
     for task in tasks(part):
-        data = data_of(task)
-        for name in SPLITS:
-            index = getattr(data, name)
-            expect(index.dtype == torch.int64 and index.dim() == 1, f"{name} is no list of indices", given=shown(task))
-            expect(len(index) > 1, f"{name} is all but empty", given=shown(task), got=len(index))
-            inside = 0 <= int(index.min()) and int(index.max()) < len(data.x)
-            expect(inside, f"{name} points outside the pool", given=shown(task))
-        together = torch.cat([data.train, data.val, data.test])
-        repeats = len(together) - len(together.unique())
-        expect(repeats == 0, "examples in two places of the splits", given=shown(task), got=repeats)
+        for seed in SEEDS:
+            data, given = data_of(part, task, seed), shown(task, seed)
+            expect(len(data.x) == len(data.y), "x and y differ in length", given=given, got=(len(data.x), len(data.y)))
+            for name in SPLITS:
+                index = getattr(data, name)
+                expect(index.dtype == torch.int64 and index.dim() == 1, f"{name} is no list of indices", given=given)
+                expect(len(index) > 1, f"{name} is all but empty", given=given, got=len(index))
+                inside = 0 <= int(index.min()) and int(index.max()) < len(data.x)
+                expect(inside, f"{name} points outside the pool", given=given)
+            together = torch.cat([data.train, data.val, data.test])
+            repeats = len(together) - len(together.unique())
+            expect(repeats == 0, "examples in two places of the splits", given=given, got=repeats)
 
 
 def seeds(part: TaskPart) -> None:
     """A seed gives the same data every time, another seed another draw of validation examples; one pool serves all."""
     for task in tasks(part):
-        one, again, other = data_of(task, 3), data_of(task, 3), data_of(task, 4)
-        for name in SPLITS:
-            expect(torch.equal(getattr(one, name), getattr(again, name)), f"{name} differs at one seed", given=shown(task))
-        expect(not torch.equal(one.val, other.val), "two seeds validate on the same examples", given=shown(task))
-        expect(task.per_seed_data or one.x is other.x or one.x.data_ptr() == other.x.data_ptr(), "every seed copies the pool")
+        data_of(part, task)  # what is made once, for all seeds
+        with undrawn("data(seed)", task):
+            one, again, other = (data_of(part, task, seed) for seed in (3, 3, 4))
+        for name in ("x", "y", *SPLITS):
+            same = torch.equal(getattr(one, name), getattr(again, name))
+            expect(same, f"{name} differs at one seed", given=shown(task))
+        moved = task.per_seed_data or not torch.equal(one.val, other.val)
+        expect(moved, "two seeds validate on the same examples: the seed is ignored", given=shown(task))
+        shared = task.per_seed_data or one.x.data_ptr() == other.x.data_ptr()
+        expect(shared, "every seed copies the pool; make it once, or say per_seed_data=True", given=shown(task))
 
 
 def tensors(part: TaskPart) -> None:
-    """x and y have the declared shapes, float32 or int64, finite; inputs are normalised, labels are known classes."""
+    """x and y have the declared shapes and dtypes, are finite and normalised, and `gives` is what they are."""
     for task in tasks(part):
-        data, problem = data_of(task), task.problem
-        x, y = data.split("train")[0][:4096], data.y
-        expect(tuple(x.shape[1:]) == problem.input, "shape of x", given=shown(task), got=tuple(x.shape[1:]), wanted=problem.input)
-        expect(len(data.x) == len(data.y), "x and y differ in length", got=(len(data.x), len(data.y)))
-        if x.is_floating_point():
-            expect(x.dtype == torch.float32, "dtype of x", got=x.dtype, wanted=torch.float32)
-            expect(torch.isfinite(x).all(), "x isn't finite", given=shown(task))
+        data, problem, given = data_of(part, task), task.problem, shown(task)
+        got = tuple(data.x.shape[1:])
+        expect(got == problem.input, "the shape of x", given=given, got=got, wanted=problem.input)
+        tokens = not data.x.is_floating_point()
+        dtype = torch.int64 if tokens else torch.float32
+        expect(data.x.dtype == dtype, "the dtype of x", given=given, got=data.x.dtype, wanted=dtype)
+        if not tokens:
+            bad = len(data.x) - int(data.x.flatten(1).isfinite().all(1).sum())
+            expect(bad == 0, "examples that aren't finite", given=given, got=bad)
+            x = data.x[data.train[:4096]]
             mean, spread = x.mean().abs().item(), x.std().item()
-            expect(mean < 0.5 and 0.3 < spread < 3, "x isn't normalised", given=shown(task), got=(mean, spread))
-        else:
-            expect(x.dtype == torch.int64, "dtype of x", got=x.dtype, wanted=torch.int64)
+            expect(mean < 0.5 and 0.3 < spread < 3, "x isn't normalised", given=given, got=(mean, spread))
+        shape, dtype = problem.output, torch.float32
+        if problem.classes is not None:
+            shape, dtype = problem.output[:-1], torch.int64
+        got, wanted = (tuple(data.y.shape[1:]), data.y.dtype), (shape, dtype)
+        expect(got == wanted, "shape and dtype of y", given=given, got=got, wanted=wanted)
         if problem.classes is None:
-            expect(y.dtype == torch.float32 and torch.isfinite(y).all(), "targets aren't finite float32", got=y.dtype)
-            expect(tuple(y.shape[1:]) == problem.output, "shape of y", got=tuple(y.shape[1:]), wanted=problem.output)
+            expect(data.y.isfinite().all(), "targets that aren't finite", given=given)
         else:
-            known = y.dtype == torch.int64 and 0 <= int(y.min()) and int(y.max()) < problem.classes
-            expect(known, "labels aren't whole numbers below the number of classes", given=shown(task))
+            known = 0 <= int(data.y.min()) and int(data.y.max()) < problem.classes == problem.output[-1]
+            expect(known, "labels aren't whole numbers below the number of classes", given=given)
+        true = {
+            "labels": problem.classes is not None and data.y.dim() == 1,
+            "targets": problem.classes is None,
+            "tokens": tokens,
+            "vector": not tokens and len(problem.input) == 1,
+            "image": not tokens and len(problem.input) == 3,
+        }
+        offered = {name for name, holds in true.items() if holds}
+        expect(problem.gives == offered, "gives", given=given, got=sorted(problem.gives), wanted=sorted(offered))
 
 
 def version(part: TaskPart) -> None:
     """The data are those recorded for the task's version; whoever changes them raises it."""
-    if not part.versions.get(part.version):
-        raise Skip("records no hash: its files come in several encodings")
+    recorded = part.versions.get(part.version)
+    if not recorded:
+        raise Skip("records no hash: versions={version: {size: Task.data_hash()}} would")
+    expect(set(recorded) == set(SIZES), "sizes with a hash", got=sorted(recorded), wanted=sorted(SIZES))
     for task in tasks(part):
-        data_of(task)
-        recorded = part.versions[part.version][task.size]
-        expect(
-            task.data_hash() == recorded,
-            f"the data aren't those of version {part.version}; where that is meant, add a version with the new hash",
-            given=shown(task), got=task.data_hash(), wanted=recorded,
-        )  # fmt: skip
+        data_of(part, task)
+        got, wanted = task.data_hash(), recorded[task.size]
+        what = f"the data aren't those of version {part.version}; where that is meant, add a version with the new hash"
+        expect(got == wanted, what, given=shown(task), got=got, wanted=wanted)
 
 
 # Problem --------------------------------------------------------------------------------------------------------------
@@ -129,88 +168,134 @@ def example(task: Task, rows: int = 12) -> tuple[Tensor, Tensor]:
     return out, torch.randint(problem.classes, (rows, *problem.output[:-1]), generator=g)
 
 
+def known(task: Task, y: Tensor) -> Tensor:
+    """The outputs of a net that knows the targets: sure logits, or the targets themselves."""
+    expect(task.problem.encode is not None, "the problem can't encode its targets", given=shown(task))
+    coded = task.problem.encode(y)  # type: ignore[misc]
+    return coded * (100.0 if task.problem.classes else 1.0)
+
+
 def loss(part: TaskPart) -> None:
-    """The loss is a finite scalar with a finite gradient, a mean over the batch, also under vmap."""
+    """The loss is a finite scalar with a finite gradient, a mean over the batch, small at the targets; so under vmap."""
     for task in tasks(part):
-        problem, (out, y) = task.problem, example(task)
+        problem, given, (out, y) = task.problem, shown(task), example(task)
         value = problem.loss(out.requires_grad_(), y)
-        expect(value.dim() == 0 and torch.isfinite(value), "the loss isn't a finite scalar", got=value)
+        scalar = isinstance(value, Tensor) and value.dim() == 0 and bool(value.isfinite())
+        expect(scalar, "the loss isn't a finite scalar tensor", given=given, got=value)
+        expect(value.requires_grad, "the loss has no gradient: something detaches", given=given)
         (slope,) = torch.autograd.grad(value, out)
-        expect(torch.isfinite(slope).all() and slope.any(), "the gradient of the loss isn't finite, or is zero")
-        out = out.detach()
-        twice = problem.loss(torch.cat([out, out]), torch.cat([y, y]))
-        expect(torch.allclose(value, twice, rtol=1e-5), "the loss isn't a mean over the batch", got=float(twice), wanted=float(value))
+        sloped = slope.isfinite().all() and slope.any()
+        expect(sloped, "the gradient of the loss isn't finite, or is zero", given=given)
+        out, once = out.detach(), value.item()
+        twice = problem.loss(torch.cat([out, out]), torch.cat([y, y])).item()
+        averaged = math.isclose(once, twice, rel_tol=1e-5)
+        expect(averaged, "the loss isn't a mean over the batch", given=given, got=twice, wanted=once)
         copies = torch.func.vmap(torch.func.grad(problem.loss))(torch.stack([out, -out]), torch.stack([y, y]))
-        expect(torch.allclose(copies[0], slope, atol=1e-6), "under vmap the gradient of the loss is another")
-        if problem.classes is not None:
-            flat = float(problem.loss(torch.zeros_like(out), y))
-            expect(abs(flat - math.log(problem.classes)) < 1e-5, "cross-entropy of equal logits", got=flat, wanted=math.log(problem.classes))
+        alike = torch.allclose(copies[0], slope, atol=1e-6)
+        expect(alike, "under vmap the gradient of the loss is another", given=given)
+        least = problem.loss(known(task, y), y).item()
+        expect(least < once, "the loss prefers made-up outputs to the targets", given=given, got=(least, once))
 
 
 def metric(part: TaskPart) -> None:
-    """Knowing the targets scores better than chance, chance no worse than `worst`; delta is a small part of the way."""
+    """Knowing the targets scores better than anything else tried; delta is a small part of the way from `worst`."""
     for task in tasks(part):
-        problem, (out, y) = task.problem, example(task, 400)
-        expect(problem.encode is not None, "the problem can't encode its targets")
-        known = problem.encode(y) * (100.0 if problem.classes else 1.0)  # type: ignore[misc]
-        best, chance = problem.metric(known, y), problem.metric(torch.zeros_like(out), y)
-        expect(isinstance(best, float), "the metric isn't a float", got=type(best).__name__)
-        expect(problem.better(best, chance), "knowing the targets is no better than not", got=(best, chance))
-        expect(problem.better(best, problem.worst), "knowing the targets is no better than `worst`", got=(best, problem.worst))
-        expect(float(problem.loss(known, y)) < float(problem.loss(out, y)), "the loss prefers chance to the targets")
-        span = abs(best - problem.worst)
-        expect(0 < problem.delta <= 0.05 * span, "delta is no small part of what can be won", got=problem.delta, wanted=f"<= {0.05 * span}")
+        problem, given, (out, y) = task.problem, shown(task), example(task, 400)
+        best, made_up = problem.metric(known(task, y), y), problem.metric(out, y)
+        real = type(best) is float and math.isfinite(best)
+        expect(real, "the metric isn't a finite float", given=given, got=repr(best))
+        expect(problem.metric(out, y) == made_up, "the metric gives two scores for one prediction", given=given)
+        for what, score in (
+            ("made-up outputs", made_up),
+            ("outputs of zero", problem.metric(torch.zeros_like(out), y)),
+            ("the answers to other examples", problem.metric(known(task, y).roll(1, 0), y)),
+            ("`worst`", problem.worst),
+        ):
+            ahead = problem.better(best, score)
+            expect(ahead, f"knowing the targets is no better than {what}", given=given, got=best, wanted=score)
+        most = 0.05 * abs(best - problem.worst)
+        small = 0 < problem.delta <= most
+        expect(small, "delta is no small part of what can be won", given=given, got=problem.delta, wanted=f"<= {most}")
 
 
 def encode(part: TaskPart) -> None:
     """Encoded targets are floats of the output's shape, and the targets can be read off them; also under vmap."""
     for task in tasks(part):
-        problem, (out, y) = task.problem, example(task)
+        problem, given, (out, y) = task.problem, shown(task), example(task)
+        expect(problem.encode is not None, "the problem can't encode its targets", given=given)
         coded = problem.encode(y)  # type: ignore[misc]
-        expect(coded.shape == out.shape and coded.is_floating_point(), "encoded targets", got=tuple(coded.shape), wanted=tuple(out.shape))
+        got, wanted = (tuple(coded.shape), coded.is_floating_point()), (tuple(out.shape), True)
+        what = "shape of the encoded targets, and whether they are floats"
+        expect(got == wanted, what, given=given, got=got, wanted=wanted)
         back = coded if problem.classes is None else coded.argmax(-1)
-        expect(torch.equal(back, y), "the encoding can't be inverted")
-        expect(torch.equal(torch.func.vmap(problem.encode)(torch.stack([y, y]))[1], coded), "under vmap the encoding is another")  # type: ignore[arg-type]
+        expect(torch.equal(back, y), "the encoding can't be inverted", given=given)
+        stacked = torch.func.vmap(problem.encode)(torch.stack([y, y]))  # type: ignore[arg-type]
+        expect(torch.equal(stacked[1], coded), "under vmap the encoding is another", given=given)
 
 
 # Host and budget ------------------------------------------------------------------------------------------------------
 
 
 def host(part: TaskPart) -> None:
-    """The host is built on meta without random numbers, fits the problem and its size, and every width is a knob."""
+    """The host is built on meta without random numbers, fits the problem, and every width is a knob."""
     for task in tasks(part):
-        filled = ArmSpec("default").filled(task)
-        filled.pop("rule")
-        before = torch.random.get_rng_state()
-        with torch.device("meta"):
+        given = shown(task)
+        filled = {slot: value for slot, value in ArmSpec("default").filled(task).items() if slot != "rule"}
+        with undrawn("building the host", task), torch.device("meta"):
             net = task.net(fill_named(filled), task.widths)
-            wider = [task.net(fill_named(filled), (*task.widths[:i], w + 8, *task.widths[i + 1 :])) for i, w in enumerate(task.widths)]
-            tokens = "tokens" in task.problem.gives
-            x = torch.zeros(2, *task.problem.input, dtype=torch.int64 if tokens else torch.float32)
-            out = net(x)
-        expect(torch.equal(before, torch.random.get_rng_state()), "building the host draws from the global generator")
-        expect(all(p.is_meta for p in net.parameters()), "a parameter of the host isn't on meta", given=shown(task))
-        expect(tuple(out.shape) == (2, *task.problem.output), "output of the host", got=tuple(out.shape), wanted=task.problem.output)
+        real = [name for name, t in (*net.named_parameters(), *net.named_buffers()) if not t.is_meta]
+        expect(not real, "values of the host that aren't on meta", given=given, got=real)
         size = count_parameters(net)
-        expect(size <= LARGEST[task.size], "the host is too large", given=shown(task), got=size, wanted=f"<= {LARGEST[task.size]}")
-        for i, other in enumerate(wider):
-            expect(count_parameters(other) > size, f"width {i} changes nothing", given=shown(task))
+        for i, width in enumerate(task.widths):
+            with torch.device("meta"):
+                other = task.net(fill_named(filled), (*task.widths[:i], width + 8, *task.widths[i + 1 :]))
+            expect(count_parameters(other) > size, f"width {i} changes nothing", given=given)
+        net.to_empty(device="cpu")
+        initialise(net, 0)
+        g, tokens = generator(0, "probe"), "tokens" in task.problem.gives
+        shape = (4, *task.problem.input)
+        x = torch.randint(task.problem.classes or 2, shape, generator=g) if tokens else torch.randn(shape, generator=g)
+        with torch.no_grad():
+            out = net.eval()(x)
+        got, wanted = tuple(out.shape), (4, *task.problem.output)
+        expect(got == wanted, "the shape of the host's output", given=given, got=got, wanted=wanted)
+        expect(out.isfinite().all(), "the untrained host's output isn't finite", given=given)
+
+
+def sizes(part: TaskPart) -> None:
+    """Both sizes are the part's, at its version, and full is at least as long and wide as small."""
+    for task in tasks(part):
+        got, wanted = (task.id, task.name, task.version), (part.id, part.name, part.version)
+        expect(got == wanted, "id, name and version aren't the part's", given=shown(task), got=got, wanted=wanted)
+    small, full = (part.build(size=size) for size in SIZES)
+    expect((small.size, full.size) == SIZES, "the sizes that came out", got=(small.size, full.size), wanted=SIZES)
+    rows = (small.steps * small.batch, full.steps * full.batch)
+    expect(rows[0] <= rows[1], "full trains on fewer rows than small", got=rows)
+    expect(sum(small.widths) <= sum(full.widths), "full is narrower than small", got=(small.widths, full.widths))
 
 
 def budget(part: TaskPart) -> None:
     """Steps, evaluation grid, rates of every family, slots and control are there and fit together."""
     for task in tasks(part):
-        grid = task.evals
-        expect(list(grid) == sorted(set(grid)) and grid[0] >= 1 and grid[-1] == task.steps, "the grid doesn't end at the last step", got=grid)
-        for family in FAMILIES:
-            low, high, published = task.lr[family]
-            expect(0 < low < published < high, f"rates of {family}", got=task.lr[family], wanted="0 < lowest < published < highest")
+        grid, given = task.evals, shown(task)
+        whole = all(type(n) is int and n >= 1 for n in (task.steps, task.batch, *grid))
+        got = (task.steps, task.batch, grid)
+        expect(whole, "steps, batch and grid aren't whole numbers above 0", given=given, got=got)
+        ends = list(grid) == sorted(set(grid)) and bool(grid) and grid[-1] == task.steps
+        expect(ends, "the grid doesn't rise to the last step", given=given, got=grid, wanted=task.steps)
+        expect(set(task.lr) == set(FAMILIES), "families with rates", given=given, got=sorted(task.lr), wanted=FAMILIES)
+        for family, (low, high, published) in task.lr.items():
+            rising = 0 < low < published < high < math.inf
+            expect(rising, f"rates of {family}: not 0 < lowest < published < highest", given=given, got=task.lr[family])
         Setting.of(task, 0, {"lr": 1e-3})  # raises for an unknown optimizer or schedule
         for slot, name in task.slots.items():
-            expect(slot == "norm" or slot in catalogue.parse(name)[0].slots(), f"{name} doesn't fill the slot {slot}")
+            fills = slot == "norm" or slot in catalogue.parse(name)[0].slots()
+            expect(fills, f"{name} doesn't fill the slot {slot}", given=given)
         control = catalogue.get(task.control)
-        expect("rule" in control.slots(), "the control is no rule", got=control.id)
-        expect(task.version == part.version and task.id == part.id, "the task isn't the part's", got=(task.id, task.version))
+        expect("rule" in control.slots(), "the control is no rule", given=given, got=control.id)
+    for task in tasks(part):
+        rows = len(data_of(part, task).train)
+        expect(task.batch <= rows, "a batch is larger than train", given=shown(task), got=(task.batch, rows))
 
 
 def augmentation(part: TaskPart) -> None:
@@ -220,49 +305,68 @@ def augmentation(part: TaskPart) -> None:
         raise Skip("augments nothing")
     for task in changed:
         assert task.augment is not None
-        x = torch.randn(8, *task.problem.input, generator=generator(0, "probe"))
-        one, again, other = (task.augment(x, generator(s, "augment")) for s in (0, 0, 1))
-        expect(one.shape == x.shape and one.dtype == x.dtype, "shape or dtype changes", got=(tuple(one.shape), one.dtype))
-        expect(torch.equal(one, again), "one generator gives two results")
-        expect(not torch.equal(one, other) and not torch.equal(one, x), "nothing random happens")
+        given, x = shown(task), torch.randn(8, *task.problem.input, generator=generator(0, "probe"))
+        with undrawn("augment", task):
+            one, again, other = (task.augment(x, generator(s, "augment")) for s in (0, 0, 1))
+        got = (tuple(one.shape), one.dtype)
+        expect(got == (tuple(x.shape), x.dtype), "shape or dtype changes", given=given, got=got)
+        expect(torch.equal(one, again), "one generator gives two results", given=given)
+        random = not torch.equal(one, other) and not torch.equal(one, x)
+        expect(random, "nothing random happens", given=given)
 
 
 def learnable(part: TaskPart) -> None:
-    """At the small size the default arm beats `worst`, the untrained net and the control, on every seed."""
+    """After a short training at the small size the default arm beats, on every seed, `worst`, the best constant
+    prediction, the untrained net and the control.
+    """
     task = part.build(size="small")
-    if task.host != "mlp":
-        raise Skip(f"a {task.host} takes longer than a check may")
-    data_of(task)
-    scores: dict[str, list[float]] = {"default": [], "control": [], "untrained": []}
+    problem, steps = task.problem, min(task.steps, STEPS)
+    size = count_parameters(build_rule(task, ArmSpec("default"), 0, task.widths, meta=True))
+    if task.host != "mlp" or size * steps * task.batch > QUICK:
+        raise Skip(f"a {task.host} of {size} parameters takes longer than a check may")
+    scores: dict[str, list[float]] = {}
     for seed in SEEDS:
-        data = task.data(seed)
-        for arm in (ArmSpec("default"), ArmSpec("control", {"rule": (task.control, {})})):
+        data = data_of(part, task, seed)
+        x, y = data.split("val")
+        scores.setdefault("`worst`", []).append(problem.worst)
+        scores.setdefault("the best constant", []).append(problem.metric(constant(task, data).expand(len(y), -1), y))
+        for name, parts in (("default", {}), ("the control", {"rule": (task.control, {})})):
+            arm = ArmSpec(name, parts)  # type: ignore[arg-type]
             rule = build_rule(task, arm, seed, task.widths)
-            if arm.name == "default":
-                scores["untrained"].append(task.problem.metric(predict(rule, data.x[data.val]), data.y[data.val]))
+            if not parts:
+                scores.setdefault("the untrained net", []).append(problem.metric(predict(rule, x), y))
             rate = {"lr": task.lr[arm.rule_family(task)][2]}
-            steps = min(task.steps, STEPS)
             short = replace(Setting.of(task, seed, rate), steps=steps, evals=(steps,))
-            outcome = train(rule, data, short)
-            expect(outcome.best_val is not None, f"{arm.name} diverges at the published rate", given=f"seed {seed}")
-            scores[arm.name].append(float(outcome.best_val or 0.0))
-    for name in ("control", "untrained"):
-        ahead = all(task.problem.better(a, b) for a, b in zip(scores["default"], scores[name], strict=True))
-        expect(ahead, f"training is no better than {name}", got=scores["default"], wanted=f"better than {scores[name]}")
-    middle = statistics.mean(scores["default"])
-    expect(task.problem.better(middle, task.problem.worst), "training is no better than `worst`", got=middle)
+            best = train(rule, data, short).best_val
+            expect(best is not None, f"{name} diverges at the published rate", given=shown(task, seed))
+            scores.setdefault(name, []).append(problem.worst if best is None else best)
+    ours = scores.pop("default")
+    for name, theirs in scores.items():
+        ahead = all(problem.better(a, b) for a, b in zip(ours, theirs, strict=True))
+        what = f"{steps} steps of training are no better than {name}"
+        expect(ahead, what, given=f"seeds {SEEDS}", got=ours, wanted=theirs)
+    short_of = statistics.mean(ours) - problem.worst
+    expect(abs(short_of) > problem.delta, "training is within delta of `worst`", got=short_of, wanted=problem.delta)
+
+
+def constant(task: Task, data: Data) -> Tensor:
+    """The best output that doesn't look at x (K,): log frequencies of the classes, or the mean target."""
+    assert task.problem.encode is not None
+    mean = task.problem.encode(data.y[data.train]).mean(0)
+    return mean.clamp(min=1e-6).log() if task.problem.classes else mean
 
 
 CHECKS = (
-    Check("splits", splits),
-    Check("seeds", seeds),
-    Check("tensors", tensors),
-    Check("version", version),
-    Check("loss", loss),
-    Check("metric", metric),
+    Check("augmentation", augmentation),
+    Check("budget", budget),
     Check("encode", encode),
     Check("host", host),
-    Check("budget", budget),
-    Check("augmentation", augmentation),
-    Check("learnable", learnable),
+    Check("learnable", learnable, slow=True),
+    Check("loss", loss),
+    Check("metric", metric),
+    Check("seeds", seeds),
+    Check("sizes", sizes),
+    Check("splits", splits),
+    Check("tensors", tensors),
+    Check("version", version),
 )

@@ -10,7 +10,7 @@ from netwright.tasks.vision._shared import Pool, classification, crop_and_flip, 
 
 SHAPE = (3, 32, 32)
 #: size -> (training images, mlp widths, convnet widths, steps)
-SIZES = {"small": (10_000, (128, 128), (16, 32, 64), 1000), "full": (None, (256, 256), (32, 64, 112), 8000)}
+SIZES = {"small": (10_000, (64, 64), (16, 32, 64), 1000), "full": (None, (256, 256), (32, 64, 112), 8000)}
 
 
 @cache
