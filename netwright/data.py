@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +30,15 @@ _refused: dict[str, str] = {}
 IMAGE_COLUMNS = ("image", "img")
 
 
+Pool = TypeVar("Pool")
+
+
+def kept(read: Callable[[str], Pool]) -> Callable[[str], Pool]:
+    """read(folder), remembered as long as NETWRIGHT_DATA stays what it is."""
+    remembered = cache(lambda folder, environment: read(folder))
+    return lambda folder: remembered(folder, os.environ.get(VARIABLE))
+
+
 def shards(name: str) -> tuple[str, str]:
     """The two files of an image set, relative to the data folder: train and test."""
     return f"{name}/train-00000-of-00001.parquet", f"{name}/test-00000-of-00001.parquet"
@@ -42,9 +52,7 @@ def locate(files: Sequence[str], given: str = "") -> list[Path] | None:
     if given:
         found = [Path(given).expanduser() / file for file in files]
         if missing := [str(path) for path in found if not path.is_file()]:
-            raise BadInput(
-                f"data={given!r} lacks {' and '.join(missing)}; name the folder that holds {' and '.join(files)}"
-            )
+            raise BadInput(f"data={given!r} lacks {' and '.join(missing)}; name the folder that holds {' and '.join(files)}")
         return found
     folder = os.environ.get(VARIABLE)
     if not folder:
@@ -119,8 +127,7 @@ def _decode(table: Any, where: str, channels: int, size: int, classes: int) -> t
     column = next((c for c in IMAGE_COLUMNS if c in table.column_names), None)
     if column is None or "label" not in table.column_names:
         raise BadInput(
-            f"{where} has the columns {', '.join(table.column_names)}; "
-            f"expected label and one of {', '.join(IMAGE_COLUMNS)}"
+            f"{where} has the columns {', '.join(table.column_names)}; expected label and one of {', '.join(IMAGE_COLUMNS)}"
         )
     if not table.num_rows:
         raise BadInput(f"{where} has no rows")

@@ -123,6 +123,7 @@ class Stack:
         groups = [{"params": values, "weight_decay": decay} for values, decay in zip(split, decays, strict=True) if values]
         self.optimizer = make_optimizer(groups, self.setting, 1.0)
         self._rates = {n: self._column([t.lr for t in settings], v) for n, v in self.params.items()}
+        self.compiled = compiled
         self._compute = torch.compile(_own_code(self._gradients), dynamic=False) if compiled else self._gradients
         self.bad = torch.zeros(self.k, dtype=torch.long)  # the first bad step of each copy, 0 while sound
         self.fresh: list[int] = []  # copies that went bad in the last step

@@ -23,7 +23,7 @@ def same_pool(pool: Data, seed: int) -> Data:
 def read(source: Any, seed: int) -> Data:
     """The three splits of one seed as one pool."""
     if callable(source):
-        source = source(seed)
+        source = _drawn("data", source, seed)
         if isinstance(source, Mapping):
             for key in SPLITS:
                 if key not in source:
@@ -35,7 +35,7 @@ def read(source: Any, seed: int) -> Data:
             f"data({seed}) returned {shape_of(source)}; expected a dict of train, val and test, or a tuple of them",
         )
     pairs = [
-        _pair(f"{key}({seed})", split(seed)) if callable(split) else _pair(key, split)
+        _pair(f"{key}({seed})", _drawn(key, split, seed)) if callable(split) else _pair(key, split)
         for key, split in zip(SPLITS, source, strict=True)
     ]
     (x, y), others = pairs[0], pairs[1:]
@@ -52,6 +52,13 @@ def read(source: Any, seed: int) -> Data:
     return Data(torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs]), *where)
 
 
+def _drawn(what: str, function: Any, seed: int) -> Any:
+    try:
+        return function(seed)
+    except Exception as error:
+        raise BadInput(f"{what}({seed}) raised {type(error).__name__}: {error}") from error
+
+
 def _pair(key: str, split: Any) -> tuple[Tensor, Tensor]:
     """One split as tensors; raises BadInput naming it."""
     if isinstance(split, torch.utils.data.IterableDataset):
@@ -61,7 +68,10 @@ def _pair(key: str, split: Any) -> tuple[Tensor, Tensor]:
     if isinstance(split, torch.utils.data.TensorDataset):
         split = split.tensors
     elif isinstance(split, torch.utils.data.Dataset):
-        items = [split[i] for i in range(len(split))]  # type: ignore[arg-type]
+        try:
+            items = [split[i] for i in range(len(split))]  # type: ignore[arg-type]
+        except Exception as error:
+            raise BadInput(f"{key} is a Dataset that can't be read: {type(error).__name__}: {error}") from error
         require(bool(items), f"{key} is a Dataset without examples")
         require(
             all(isinstance(item, (tuple, list)) and len(item) == 2 for item in items),

@@ -91,6 +91,8 @@ def task(
     if absent := [f"{key}=" for key, value in given.items() if value is None]:
         raise BadInput(f"task({name!r}) lacks {_and(absent)}; a task needs {_and([f'{key}=' for key in given])}")
     _check_numbers(higher_is_better, worst, delta, steps, batch, evals)
+    _check_training(optimizer, optimizer_options, schedule, weight_decay, clip)
+    require(isinstance(version, str) and bool(version), f"version={version!r}; expected a text, e.g. version='2'")
     for what, function in (("loss", loss), ("metric", metric), ("data", data), ("augment", augment)):
         require(function is None or callable(function), f"{what}={function!r}; expected a function")
     require(
@@ -110,7 +112,6 @@ def task(
             tensor_hash(pool.x, pool.y) == tensor_hash(again.x, again.y),
             "data(0) gave other data the second time; draw them from a generator seeded with the argument",
         )
-    _check_training(optimizer, optimizer_options, schedule, weight_decay, clip)
     assert model and loss and metric and steps and batch and worst is not None and delta is not None  # checked above
     require(batch <= len(pool.train), f"batch={batch}, but train holds {len(pool.train)} examples")
     seen = _dry_run(model, pool, loss, metric, batch, slot)
@@ -155,7 +156,12 @@ def task(
         per_seed_data=per_seed,
         swap_slot=slot,
         host="yours",
-        source_hash=_digest(seen["model"], *(_origin(f) for f in (model, loss, metric, augment) if f is not None)),
+        source_hash=_digest(
+            seen["model"],
+            *(_origin(f) for f in (model, loss, metric, augment, data, train, val, test) if callable(f)),
+            str([len(getattr(pool, key)) for key in SPLITS]),  # the hash of the data doesn't see where a split ends
+            str(higher_is_better),
+        ),
     )
 
 
@@ -166,11 +172,14 @@ def _and(words: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
+def _real(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _check_numbers(higher_is_better: Any, worst: Any, delta: Any, steps: Any, batch: Any, evals: Any) -> None:
     require(isinstance(higher_is_better, bool), f"higher_is_better={higher_is_better!r}; expected True or False")
     for what, value in (("worst", worst), ("delta", delta)):
-        real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-        require(real, f"{what}={value!r}; expected a finite number, in units of the metric")
+        require(_real(value), f"{what}={value!r}; expected a finite number, in units of the metric")
     require(delta > 0, f"delta={delta!r}; expected the smallest difference of the metric that matters, above 0")
     for what, value in (("steps", steps), ("batch", batch), ("evals", evals)):
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
@@ -186,10 +195,11 @@ def _check_training(optimizer: str, options: Any, schedule: str, weight_decay: A
             raise unknown(what, str(name), known)
     empty = [nn.Parameter(torch.zeros(0))]
     _call(f"optimizer {optimizer!r}", lambda: OPTIMIZERS[optimizer][0](empty, lr=1e-3, **dict(options or {})))  # type: ignore[call-arg]
-    decays = weight_decay if isinstance(weight_decay, tuple) else (weight_decay,)
-    fits = all(isinstance(d, (int, float)) and d >= 0 for d in decays) and len(decays) <= 2 and decays[0] <= decays[-1]
-    require(fits, f"weight_decay={weight_decay!r}; expected a number of at least 0, or (lowest, highest) to be tuned")
-    require(clip is None or (isinstance(clip, (int, float)) and clip > 0), f"clip={clip!r}; expected a norm above 0")
+    tuned = isinstance(weight_decay, tuple) and len(weight_decay) == 2
+    low, high = weight_decay if tuned else (weight_decay, weight_decay)
+    fits = _real(low) and _real(high) and (0 < low < high if tuned else low >= 0)
+    require(fits, f"weight_decay={weight_decay!r}; expected a number from 0, or (lowest, highest) above 0 to be tuned")
+    require(clip is None or (_real(clip) and clip > 0), f"clip={clip!r}; expected a norm above 0, or None")
 
 
 def _rates(lr: Any) -> tuple[float, float, float]:
@@ -293,8 +303,15 @@ def _digest(*texts: str) -> str:
 
 
 def _origin(function: Any) -> str:
-    """What changes with a function: its file's syntax tree; the name of installed code; byte code, without a file."""
-    function = inspect.unwrap(function.func if isinstance(function, partial) else function)
+    """What changes with a function: its file's syntax tree; the name of installed code; byte code, without a file.
+
+    A partial adds those of its arguments that are plain values.
+    """
+    if isinstance(function, partial):
+        bound = [*enumerate(function.args), *sorted(function.keywords.items())]
+        plain = [(key, value) for key, value in bound if isinstance(value, (str, int, float, type(None)))]
+        return _origin(function.func) + repr(plain)
+    function = inspect.unwrap(function)
     held = function if hasattr(function, "__qualname__") else type(function)
     name = f"{held.__module__}.{held.__qualname__}"
     try:
@@ -303,7 +320,7 @@ def _origin(function: Any) -> str:
     except (TypeError, OSError):
         return name + _bytecode(getattr(held, "__code__", None))
     installed = "site-packages" in path.parts or path.is_relative_to(Path(torch.__file__).parent)
-    return name if installed else name + source_hash(text)
+    return name if installed else held.__qualname__ + source_hash(text)  # a file run as a script has another module name
 
 
 def _bytecode(code: types.CodeType | None) -> str:
@@ -319,7 +336,7 @@ def _bytecode(code: types.CodeType | None) -> str:
 def load_file(ref: str) -> Task:
     """The task NAME of "path/to/file.py:NAME"; without :NAME the file's only one. It runs once a process and text.
 
-    Raises BadInput where there is no such file, it raises, or holds no such task.
+    Raises BadInput where there is no such file or it raises, UnknownName where it holds no such task.
     """
     head, colon, tail = ref.rpartition(":")
     file, name = (head, tail) if colon and not tail.endswith(".py") else (ref, "")
@@ -334,7 +351,7 @@ def load_file(ref: str) -> Task:
         bool(name), f"{file} holds {len(tasks)} tasks ({', '.join(sorted(tasks)) or 'none'}); name one: {file}:NAME"
     )
     if name not in held:
-        raise BadInput(str(unknown("task", name, tasks, owner=file)))
+        raise unknown("task", name, tasks, owner=file)
     found = held[name]
     require(
         isinstance(found, Task), f"{file}:{name} is {shape_of(found)}; expected a task: {name} = netwright.task(...)"

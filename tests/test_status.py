@@ -18,9 +18,7 @@ PART = catalogue.parts("activation")[0]
 CLAIMED = replace(PART, claims=(Claim("better", "is better", protocol=Protocol("task", "other", "better")),))
 
 
-def of(
-    part: Part, folder: Path, monkeypatch: pytest.MonkeyPatch, entry: dict[str, Any] | None = None, *studies: Any
-) -> str:
+def of(part: Part, folder: Path, monkeypatch: pytest.MonkeyPatch, entry: dict[str, Any] | None = None, *studies: Any) -> str:
     fresh = {"fingerprint": catalogue.fingerprint(part), "passed": True, "checks": {}}
     table = {} if entry is None else {part.id: fresh | entry}
     (folder / "studies").mkdir(parents=True)

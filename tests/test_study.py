@@ -368,7 +368,7 @@ def test_requests_are_checked_before_anything_runs():
         ([], {}, BadInput), (["default", "default"], {}, BadInput), (["default"], {"baseline": "x"}, UnknownName),
         (["default"], {"match": "parms"}, UnknownName), (["default"], {"engine": "stak"}, UnknownName),
         (["default"], {"seeds": 0}, BadInput), (["default"], {"seeds": [1, 1]}, BadInput), (["default"], {"trials": True}, BadInput),
-        (["default"], {"steps": 0}, BadInput), (["task/moons"], {}, Misfit), (["nothing-of-the-kind"], {}, UnknownName),
+        (["default"], {"steps": 0}, BadInput), ([catalogue.parts("task")[0].id], {}, Misfit), (["nothing-of-the-kind"], {}, UnknownName),
         (["+".join(elementwise())], {}, Misfit),
     ):  # fmt: skip
         with pytest.raises(error):

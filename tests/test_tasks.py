@@ -1,11 +1,11 @@
-"""Tasks beyond their contract: losses, readers of data, augmentation, and what a user is told where data are missing."""
+"""Tasks beyond their contract: losses, readers of data, augmentation, and what is said where data are missing."""
 
 from __future__ import annotations
 
 import io
 import math
 import os
-import subprocess
+import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +19,11 @@ from netwright.kinds.task import Task, TaskPart, eval_grid, tensor_hash, three_s
 from netwright.losses import accuracy, cross_entropy, mse, nats, one_hot
 from netwright.part import BadInput
 from netwright.streams import generator
-from netwright.testing import Skip, Wrong, apply, checks
+from netwright.testing import Skip, apply, checks
 from netwright.testing import task as contract
 
 FIXTURES = Path(__file__).parent / "fixtures"
-FOLDER = str(FIXTURES / "data")
+FOLDER = str(FIXTURES)
 PARTS = catalogue.parts("task")
 #: Tasks whose data are files.
 FILED = [part for part in PARTS if any(option.name == "data" for option in part.options)]
@@ -136,9 +136,7 @@ def test_changed_data_without_a_new_version_are_noticed() -> None:
         object.__setattr__(task, "_hash", "0" * 16)
         return task
 
-    changed = TaskPart(
-        name=part.name, paper=part.paper, summary="x", options=part.options, make=other, versions=part.versions
-    )
+    changed = TaskPart(name=part.name, paper=part.paper, summary="x", options=part.options, make=other, versions=part.versions)
     result = apply(changed, check)
     assert not result.ok and "add a version" in result.message
 
@@ -162,12 +160,12 @@ def test_pixels_come_out_as_they_went_in() -> None:
     x, y, train = data.images("mnist", "", 1, 28, 10, FOLDER)
     assert x.dtype == torch.uint8 and tuple(x.shape) == (200, 1, 28, 28) and train == 160
     assert int(x.min()) == 0 and int(x.max()) > 200
-    upright = x[y == 5].float().mean((0, 1))  # a bar at 90 degrees
-    assert upright[:, 13:15].mean() > 3 * upright[13:15, :].mean()
+    bars = [x[y == k].float().mean((0, 1, 2)).argmax().item() for k in range(10)]
+    assert bars == sorted(bars) and bars[0] < 7 and bars[-1] > 21, "the bar stands further right, class by class"
 
 
 @pytest.mark.parametrize("part", IMAGES + TEXTS, ids=names(IMAGES + TEXTS))
-@pytest.mark.parametrize("check", ["splits", "seeds", "tensors"])
+@pytest.mark.parametrize("check", ["splits", "seeds"])
 def test_the_contract_on_the_fixtures(part: TaskPart, check: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(data.VARIABLE, FOLDER)
     getattr(contract, check)(part)
@@ -202,15 +200,12 @@ def test_crops_are_pieces_of_the_bordered_image(part: TaskPart) -> None:
 
 
 def test_fixtures_are_what_their_script_writes(tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, str(FIXTURES / "make_fixtures.py"), str(tmp_path)], capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
+    runpy.run_path(str(FIXTURES / "make_fixtures.py"))["make"](tmp_path)
     assert (tmp_path / "tinyshakespeare.txt").read_text() == (Path(FOLDER) / "tinyshakespeare.txt").read_text()
     for name, channels, size in (("mnist", 1, 28), ("cifar10", 3, 32)):
         ours, y, _ = data.images(name, "", channels, size, 10, FOLDER)
         theirs, y2, _ = data.images(name, "", channels, size, 10, str(tmp_path))
-        assert torch.equal(y, y2) and (ours.int() - theirs.int()).abs().max() <= 8  # decoders of JPEG differ a little
+        assert torch.equal(y, y2) and torch.equal(ours, theirs)
 
 
 # What a user is told --------------------------------------------------------------------------------------------------
@@ -341,7 +336,10 @@ def test_text_that_is_not_the_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", FILED, ids=names(FILED))
 def test_the_real_sets(part: TaskPart) -> None:
     task = part.build()
-    d = contract.data_of(task)
+    try:
+        d = task.data(0)
+    except BadInput as error:
+        pytest.skip(str(error))
     wanted = {"image": (70_000, 60_000), "vector": (70_000, 60_000), "tokens": (1_115_394 - task.problem.input[0],)}
     assert any(len(d.x) in sizes for give, sizes in wanted.items() if give in task.problem.gives)
     if part in IMAGES:

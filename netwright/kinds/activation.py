@@ -53,9 +53,7 @@ class Tags:
         if self.shape not in SHAPES:
             raise BadInput(f"Tags shape={self.shape!r}; allowed: {', '.join(SHAPES)}")
         if wrong := [name for name in self.always if name not in ALWAYS or not getattr(self, name)]:
-            raise BadInput(
-                f"Tags always={wrong}; allowed: those of {', '.join(ALWAYS)} that hold at the default setting"
-            )
+            raise BadInput(f"Tags always={wrong}; allowed: those of {', '.join(ALWAYS)} that hold at the default setting")
         if self.smooth and self.kinks:
             raise BadInput(f"Tags smooth=True with kinks={self.kinks}; a function with kinks isn't smooth")
 
@@ -187,13 +185,9 @@ class Activation(nn.Module):
         if part.tags.shape == "elementwise" and self.per != "channel":
             return
         if not -x.dim() <= dim < x.dim():
-            raise BadInput(
-                f"{part.id}: channel_dim={dim}, but the input has {x.dim()} dimensions (shape {tuple(x.shape)})"
-            )
+            raise BadInput(f"{part.id}: channel_dim={dim}, but the input has {x.dim()} dimensions (shape {tuple(x.shape)})")
         if self.per == "channel" and x.shape[dim] != self.channels:
-            raise BadInput(
-                f"{part.id}: dimension {dim} of the input has size {x.shape[dim]}; expected channels={self.channels}"
-            )
+            raise BadInput(f"{part.id}: dimension {dim} of the input has size {x.shape[dim]}; expected channels={self.channels}")
         if part.tags.shape == "gated" and x.shape[dim] % 2:
             raise BadInput(f"{part.id}: dimension {dim} of the input has size {x.shape[dim]}; expected an even size")
 

@@ -12,7 +12,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.data import images, text
+from netwright.data import images, kept, text
 from netwright.kinds import Kind
 from netwright.losses import accuracy, cross_entropy, mean_squared_error, mse, nats, one_hot, same
 from netwright.nets import Blocks, ConvNet, Mlp, TinyTransformer
@@ -35,6 +35,7 @@ __all__ = [
     "generator",
     "host_net",
     "images",
+    "kept",
     "mean_squared_error",
     "mse",
     "nats",

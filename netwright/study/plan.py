@@ -20,10 +20,10 @@ from netwright.study.work import Job, build_rule
 
 #: Copies in one stack at most: the gain saturates here (benchmarks/engines.py), and several stacks occupy several cores.
 STACK = 32
-#: Nets above this many parameters are bound by matrix products, where stacking gains nothing on a CPU.
-SMALL = 100_000
-#: Steps of one stack from which compiling it pays (its 5 to 10 s against what a compiled step saves).
-COMPILE_FROM = 40_000
+#: Nets above this many parameters are bound by matrix products, where stacking gains little on a CPU (benchmarks/auto.py).
+SMALL = 250_000
+#: Steps of one stack from which compiling it pays: 7 s of compiling against about 0.5 ms a step (benchmarks/engines.py).
+COMPILE_FROM = 20_000
 EDGE = 0.1  # the outer share of a range that counts as its edge
 SHARED, DIMENSIONS = 2, 8  # of the Sobol sequence: rate and weight decay, then up to six of a part's own
 

@@ -28,7 +28,7 @@ from netwright.streams import derive, initialise
 from netwright.study.canonical import canonical_json, parse
 from netwright.study.records import Run, RunRecord
 from netwright.study.spec import ArmSpec, Request, open_task
-from netwright.train import Outcome, Setting, cast, predict, train
+from netwright.train import Outcome, Setting, cast, make_optimizer, predict, train
 
 #: Options of the task that a part's own searched options are not.
 SHARED = ("lr", "weight_decay")
@@ -167,9 +167,18 @@ def threads(n: int) -> Iterator[None]:
 
 
 def warm(job: Job) -> None:
-    """Opens the job's task and reads its data, so that no run pays for it; what goes wrong shows in the runs."""
+    """Reads the job's data, and imports what torch loads at its first optimizer, so that no run pays for them.
+
+    What goes wrong here shows in the runs.
+    """
     with suppress(Exception):
+        import netwright.stack  # noqa: F401
+
         task = task_of(job.request)
+        weight = torch.zeros(1, requires_grad=True)
+        optimizer = make_optimizer([{"params": [weight]}], setting_of(job, task, job.runs[0]), 0.0)
+        weight.sum().backward()
+        optimizer.step()
         for run in job.runs:
             data_of(task, run.seed, job.request.device)
 

@@ -147,9 +147,7 @@ def gradcheck(part: ActivationPart) -> None:
     if not part.tags.exact_gradient:
         expect(not agrees, "declares exact_gradient=False, but its backward is the derivative of its forward")
         return
-    expect(
-        agrees, f"autograd differs from finite differences at the {label}", given=f"2 * randn(5, 4) away from {kinks}"
-    )
+    expect(agrees, f"autograd differs from finite differences at the {label}", given=f"2 * randn(5, 4) away from {kinks}")
     built, step = module(part), 1e-6
     for kink in kinks:
         x = torch.tensor([kink], dtype=torch.float64, requires_grad=True)
@@ -172,9 +170,7 @@ def smooth(part: ActivationPart) -> None:
     for label, built in _tagged(part, "smooth"):
         found = _jumps(built)
         if label != "default":
-            expect(
-                not found, f"declared smooth for all parameters, but the slope jumps at the {label}", given=found[:1]
-            )
+            expect(not found, f"declared smooth for all parameters, but the slope jumps at the {label}", given=found[:1])
             continue
         for x in found:
             declared = any(abs(x - kink) < 1e-3 for kink in part.tags.kinks)

@@ -141,9 +141,7 @@ def agree(
 def agree_rows(what: str, x: Tensor, got: Tensor, wanted: Any, relative: float) -> None:
     """Raise Wrong at the first row that differs from the reference by more than `relative` of its largest entry."""
     want = torch.as_tensor(wanted, dtype=torch.float64)
-    expect(
-        got.shape == want.shape, f"{what}: shape", given=tuple(x.shape), got=tuple(got.shape), wanted=tuple(want.shape)
-    )
+    expect(got.shape == want.shape, f"{what}: shape", given=tuple(x.shape), got=tuple(got.shape), wanted=tuple(want.shape))
     for row, ours, theirs in zip(x, got.double(), want, strict=True):
         near = (ours - theirs).abs().max() <= relative * theirs.abs().max().clamp(min=1e-30)
         if not near:

@@ -90,9 +90,7 @@ def dtype(part: ActivationPart) -> None:
         expect(gradient.dtype == kept, "dtype of the gradient", given=kept, got=gradient.dtype, wanted=kept)
     refused = [torch.int64, *(getattr(torch, name) for name in part.tags.no_dtypes)]
     for given in refused:
-        _raises(
-            f"input of {given}", str(given), lambda given=given: module(part, WIDTH)(torch.ones(4, WIDTH).to(given))
-        )
+        _raises(f"input of {given}", str(given), lambda given=given: module(part, WIDTH)(torch.ones(4, WIDTH).to(given)))
 
 
 def _raises(what: str, named: str, call: object) -> None:
@@ -139,9 +137,7 @@ def learnable(part: ActivationPart) -> None:
         raise Skip("learns nothing")
     names = {item.name for item in part.learn}
     built = shift(module(part, WIDTH, per="tensor"), 0)
-    expect(
-        {n for n, _ in built.named_parameters()} == names, "parameters", got=names, wanted="those declared in learn="
-    )
+    expect({n for n, _ in built.named_parameters()} == names, "parameters", got=names, wanted="those declared in learn=")
     kept = {item.name for item in part.learn if not item.decay}
     expect(built.no_decay == kept, "no_decay", got=built.no_decay, wanted=kept)
     x = batch(4, WIDTH)
@@ -192,9 +188,7 @@ def copies(part: ActivationPart) -> None:
     copy.deepcopy(part.build(channels=WIDTH, fused=True))
     cls = type(built)
     expect(cls is part.module_type(), "the class is not made once")
-    expect(
-        issubclass(cls, nn.Module) and cls.__name__ == part.cls, "the class's name", got=cls.__name__, wanted=part.cls
-    )
+    expect(issubclass(cls, nn.Module) and cls.__name__ == part.cls, "the class's name", got=cls.__name__, wanted=part.cls)
     expect("fused" in inspect.signature(cls).parameters, "the class has no readable signature")
     if part.origin == "netwright" and part.module.startswith("netwright."):
         found = getattr(importlib.import_module(cls.__module__), cls.__qualname__, None)
@@ -260,9 +254,7 @@ def saved_bytes(part: ActivationPart) -> None:
     with uncompiled(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         built(x.requires_grad_())
     wanted = 4 * x.numel() + sum(8 * p.numel() for p in built.parameters())  # as stored, and clamped to bounds
-    expect(
-        sum(kept.values()) <= wanted, "bytes kept for the backward", got=sum(kept.values()), wanted=f"at most {wanted}"
-    )
+    expect(sum(kept.values()) <= wanted, "bytes kept for the backward", got=sum(kept.values()), wanted=f"at most {wanted}")
 
 
 def fused(part: ActivationPart) -> None:

@@ -56,9 +56,7 @@ PART = activation(
     flops=4.0,
     claims=(
         Claim("symmetry", "f(x) - f(-x) = x", check=claim_symmetry),
-        Claim(
-            "approximation", "the tanh form is close enough to stand in for the exact one", check=claim_approximation
-        ),
+        Claim("approximation", "the tanh form is close enough to stand in for the exact one", check=claim_approximation),
         Claim(
             "mnist",
             "beats ReLU on MNIST",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from netwright.kinds.task import (
     TinyTransformer,
     cross_entropy,
     eval_grid,
+    kept,
     nats,
     one_hot,
     permutation,
@@ -33,7 +34,7 @@ ORIGIN = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinysh
 SIZES = {"small": (64, 64, 4, (256, 256), 1000, 16), "full": (128, 96, 4, (384,) * 4, 3000, 32)}
 
 
-@cache
+@kept
 def pool(given: str) -> Tensor:
     """The text as character numbers (N,)."""
     characters = text("tinyshakespeare.txt", ORIGIN, given)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
 
-from netwright.kinds.task import Data, Task, eval_grid, host_net, task_part
+from netwright.kinds.task import Data, Task, eval_grid, host_net, kept, task_part
 from netwright.part import Option, Paper
 from netwright.tasks.vision._shared import Pool, classification, crop_and_flip, flat, normalised, official
 
@@ -13,7 +13,7 @@ SHAPE = (3, 32, 32)
 SIZES = {"small": (10_000, (64, 64), (16, 32, 64), 1000), "full": (None, (256, 256), (32, 64, 112), 8000)}
 
 
-@cache
+@kept
 def pool(given: str) -> Pool:
     """All images (60000, 3, 32, 32), normalised a channel, their labels, and how many are training images."""
     return normalised("cifar10", "uoft-cs/cifar10", 32, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), given)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
 
-from netwright.kinds.task import Data, Task, eval_grid, host_net, task_part
+from netwright.kinds.task import Data, Task, eval_grid, host_net, kept, task_part
 from netwright.part import Option, Paper
 from netwright.tasks.vision._shared import Pool, classification, flat, normalised, official
 
@@ -13,7 +13,7 @@ SHAPE = (1, 28, 28)
 SIZES = {"small": (10_000, (128, 128), (16, 32), 800, 64), "full": (None, (256, 256), (24, 48), 4300, 128)}
 
 
-@cache
+@kept
 def pool(given: str) -> Pool:
     """All images (70000, 1, 28, 28), normalised, their labels, and how many are training images."""
     return normalised("mnist", "ylecun/mnist", 28, (0.1307,), (0.3081,), given)
