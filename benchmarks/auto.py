@@ -22,7 +22,10 @@ from netwright.study.spec import ArmSpec, make_request, open_task
 from netwright.study.work import build_rule, data_of
 from netwright.train import Loop, Setting, predict
 
-HOSTS = {"mlp": "digits", "mlp, wide": "mnist", "convnet": "digits:host=convnet", "transformer": "shakespeare"}
+HOSTS = {
+    "mlp": "digits", "mlp, wide": "mnist", "mlp, wider": "mnist:size=full", "convnet": "digits:host=convnet",
+    "convnet, wide": "digits:host=convnet,size=full", "transformer": "shakespeare",
+}  # fmt: skip
 MOST = 1.1
 
 
@@ -56,14 +59,16 @@ def measure(ref: str) -> dict[str, Any]:
         compiling[engine] = time.process_time() - start if stack.compiled else 0.0
         works[engine] = lambda stack=stack: stack.step(xs, ys)
         loads[engine] = cost(lambda stack=stack: stack.predict(torch.stack([val] * k)))
-    found = ratios(works, "loop", rounds=9)
+    found = ratios(works, "loop", rounds=7)
     step = {e: row["median"] * found["loop"]["seconds"] for e, row in found.items()}
     many = {"loop": runs, "stack": stacks, "stack-compiled": stacks}
     total = {e: many[e] * (task.steps * step[e] + len(task.evals) * loads[e] + compiling[e]) for e in step}
     chosen = plan.engines[arm.name]
     best = min(total, key=lambda e: total[e])
+    flops = planning._flops(task, arm, task.widths)
     return {
-        "task": ref, "parameters": sum(p.numel() for p in loop.rule.parameters()), "copies": k, "steps": task.steps,
+        "task": ref, "step_mflop": round(flops / 1e6, 1), "copies": k, "steps": task.steps,
+        "parameters": sum(p.numel() for p in loop.rule.parameters()),
         "steps_of_loop": found, "compilation_seconds": round(compiling["stack-compiled"], 1),
         "study_seconds": {e: round(v, 2) for e, v in total.items()}, "auto": chosen, "best": best,
         "auto_over_best": round(total[chosen] / total[best], 3), "met": total[chosen] <= MOST * total[best],

@@ -57,7 +57,16 @@ def main() -> None:
         works[name] = lambda stack=stack, k=k: stack.step(x[:k], y[:k])
     rows = ratios(works, "unit")
     met = {name: rows[name]["median"] <= target for name, target in TARGETS.items()}
-    write("engines", {"unit": "eager step, 64-64-10, batch 64, torch.optim.Adam", "rows": rows, "targets": TARGETS, "met": met, "compilation_seconds": compilation})
+    write(
+        "engines",
+        {
+            "unit": "eager step, 64-64-10, batch 64, torch.optim.Adam",
+            "rows": rows,
+            "targets": TARGETS,
+            "met": met,
+            "compilation_seconds": compilation,
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -44,7 +44,10 @@ def main() -> None:
                 times[name].append(seconds)
     base = statistics.median(times["import torch"])
     rows = {
-        name: {"ratio_to_import_torch": round(statistics.median(t) / base, 4), "added_cpu_seconds": round(statistics.median(t) - base, 4)}
+        name: {
+            "ratio_to_import_torch": round(statistics.median(t) / base, 4),
+            "added_cpu_seconds": round(statistics.median(t) - base, 4),
+        }
         for name, t in times.items()
     }
     rows["netwright --help"]["cpu_seconds"] = round(statistics.median(times["netwright --help"]), 4)

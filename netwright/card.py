@@ -40,7 +40,9 @@ class Card:
         return {
             "schema": 1, "id": p.id, "kind": p.kind, "summary": p.summary, "formula": p.formula, "status": self.status,
             "paper": reference_line(p.paper), "tags": tags_of(p), "module": p.module, "origin": p.origin,
-            "options": [{"name": o.name, "default": _json(o.default), "help": o.help, "allowed": _json(o.allowed)} for o in p.options],
+            "options": [
+                {"name": o.name, "default": _json(o.default), "help": o.help, "allowed": _json(o.allowed)} for o in p.options
+            ],
             "claims": [{"name": c.name, "text": c.text, "where": c.where} for c in p.claims], "deviations": list(p.deviations),
         }  # fmt: skip
 

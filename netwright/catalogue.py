@@ -139,13 +139,13 @@ def get(name: str, kind: str | None = None) -> Part:
 
 
 def parse(spec: str, kind: str | None = None) -> tuple[Part, dict[str, Any]]:
-    """"id:key=value,key=value" as the part and its options. Values are numbers, true, false, none, or text."""
+    """ "id:key=value,key=value" as the part and its options. Values are numbers, true, false, none, or text."""
     name, _, tail = spec.partition(":")
     return get(name.strip(), kind), parse_options(tail, spec)
 
 
 def parse_options(tail: str, spec: str = "") -> dict[str, Any]:
-    """"key=value,key=value" as a dict."""
+    """ "key=value,key=value" as a dict."""
     options: dict[str, Any] = {}
     for item in filter(None, (piece.strip() for piece in tail.split(","))):
         key, eq, value = item.partition("=")

@@ -1,7 +1,7 @@
 """Checkpoints: safetensors for the numbers, JSON for the rest. Nothing here can execute what it reads.
 
-    save(model, "run.safetensors", optimizer=optimizer, extra={"step": 100})
-    extra = load(model, "run.safetensors", optimizer=optimizer)
+save(model, "run.safetensors", optimizer=optimizer, extra={"step": 100})
+extra = load(model, "run.safetensors", optimizer=optimizer)
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from netwright.part import BadInput
 SCHEMA = "1"
 
 
-def save(model: nn.Module, path: str | Path, *, optimizer: torch.optim.Optimizer | None = None, extra: Mapping[str, Any] | None = None) -> Path:
+def save(
+    model: nn.Module, path: str | Path, *, optimizer: torch.optim.Optimizer | None = None, extra: Mapping[str, Any] | None = None
+) -> Path:
     """Write a model, tied weights once, and an optimizer's state to one .safetensors file, whole or not at all.
 
     extra: plain JSON values of your own. Raises BadInput for another ending or values JSON can't hold.
@@ -80,7 +82,9 @@ def load(model: nn.Module, path: str | Path, *, optimizer: torch.optim.Optimizer
 def _checked(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise BadInput(f"{path.name!r}: checkpoints are .safetensors files; {path.suffix or 'files without an ending'} are not opened")
+        raise BadInput(
+            f"{path.name!r}: checkpoints are .safetensors files; {path.suffix or 'files without an ending'} are not opened"
+        )
     return path
 
 
@@ -104,7 +108,9 @@ def _distinct(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
 def _same_shapes(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
     missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
     if missing or extra:
-        raise BadInput(f"{path.name} is of another model: it lacks {missing[:3] or 'nothing'} and also has {extra[:3] or 'nothing'}")
+        raise BadInput(
+            f"{path.name} is of another model: it lacks {missing[:3] or 'nothing'} and also has {extra[:3] or 'nothing'}"
+        )
     for name, t in wanted.items():
         if t.shape != given[name].shape:
             raise BadInput(f"{path.name}: {name} has shape {tuple(given[name].shape)}; the model's is {tuple(t.shape)}")

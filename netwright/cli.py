@@ -153,7 +153,9 @@ def check(
 
 @app.command()
 def compare(
-    arms: Annotated[list[str], typer.Argument(help="Parts, e.g. relu golu swish:beta=2 golu+mono-forward; the first is the baseline.")],
+    arms: Annotated[
+        list[str], typer.Argument(help="Parts, e.g. relu golu swish:beta=2 golu+mono-forward; the first is the baseline.")
+    ],
     task: Annotated[str, typer.Option(help="A task, task:option=value, or path/to/file.py:NAME.")] = "digits",
     size: Annotated[str, typer.Option(help="small or full.")] = "",
     seeds: Annotated[int, typer.Option(help="Replicates; each is a whole procedure of its own.")] = 10,
@@ -174,7 +176,9 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="The study's folder.")] = None,
     data: Annotated[str, typer.Option(help="A folder with the task's data.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
-    extend: Annotated[bool, typer.Option("--extend", help="Allow adding seeds to a study already looked at; spends alpha.")] = False,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Allow adding seeds to a study already looked at; spends alpha.")
+    ] = False,
     confirm: Annotated[bool, typer.Option("--confirm", help="Run the leader and the baseline again on fresh seeds.")] = False,
     wait: Annotated[float, typer.Option(help="Seconds to wait where another process holds the study; 0 = don't.")] = 0.0,
     as_json: Json = False,

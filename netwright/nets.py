@@ -173,7 +173,9 @@ class ConvNet(Blocks):
     image: (C, H, W) of the input; stride: of the first block (2 makes the whole net about four times cheaper).
     """
 
-    def __init__(self, image: tuple[int, int, int], d_out: int, widths: Sequence[int], fill: Mapping[str, Factory], stride: int = 1) -> None:
+    def __init__(
+        self, image: tuple[int, int, int], d_out: int, widths: Sequence[int], fill: Mapping[str, Factory], stride: int = 1
+    ) -> None:
         c, h, w = image
         blocks: list[nn.Module] = []
         shapes = []
@@ -209,10 +211,10 @@ class TransformerBlock(nn.Module):
         self.down = nn.Linear(_out(self.act, wide), d)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        b, l, d = x_BLD.shape
-        q, k, v = self.qkv(self.norm1(x_BLD)).view(b, l, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        b, n, d = x_BLD.shape
+        q, k, v = self.qkv(self.norm1(x_BLD)).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x_BLD = x_BLD + self.out(mixed.transpose(1, 2).reshape(b, l, d))
+        x_BLD = x_BLD + self.out(mixed.transpose(1, 2).reshape(b, n, d))
         return x_BLD + self.down(self.act(self.up(self.norm2(x_BLD))))
 
 
@@ -237,7 +239,9 @@ class TinyTransformer(Blocks):
     widths: feed-forward widths, one a block.
     """
 
-    def __init__(self, vocabulary: int, length: int, d: int, heads: int, widths: Sequence[int], fill: Mapping[str, Factory]) -> None:
+    def __init__(
+        self, vocabulary: int, length: int, d: int, heads: int, widths: Sequence[int], fill: Mapping[str, Factory]
+    ) -> None:
         if d % heads:
             raise BadInput(f"d={d} is not a multiple of heads={heads}")
         blocks: list[nn.Module] = [TransformerBlock(d, heads, hidden, fill) for hidden in widths]

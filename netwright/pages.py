@@ -182,9 +182,7 @@ def _tag(name: str, value: Any) -> str:
     if isinstance(value, Mapping):
         inner = ", ".join(_tag(key, text) for key, text in value.items())
         return f"{name} ({inner})"
-    return (
-        name if value is True else f"{name}: {words.join(list(map(str, value))) if isinstance(value, list) else value}"
-    )
+    return name if value is True else f"{name}: {words.join(list(map(str, value))) if isinstance(value, list) else value}"
 
 
 def _link(form: str, value: str) -> Markup | str:

@@ -155,7 +155,7 @@ class Option:
         wanted = type(self.default)
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
-        if wanted in (bool, int, float, str) and not (type(value) is wanted):
+        if wanted in (bool, int, float, str) and type(value) is not wanted:
             raise BadInput(f"{owner}: {self.name}={value!r} is {type(value).__name__}; expected {wanted.__name__}")
         return value
 

@@ -175,9 +175,7 @@ class _Listener(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _run(
-    net: nn.Module, names: Mapping[int, str], places: set[int], example: Any, channel_dim: int | None, found: Look
-) -> None:
+def _run(net: nn.Module, names: Mapping[int, str], places: set[int], example: Any, channel_dim: int | None, found: Look) -> None:
     if any(is_lazy(t) for t in (*net.parameters(), *net.buffers())):
         raise BadInput("the model has lazy modules that don't know their sizes yet; run it once, then swap")
     stack: list[nn.Module] = []
@@ -324,8 +322,7 @@ def _matcher(model: nn.Module, what: Any) -> Callable[[str, nn.Module], bool]:
     if callable(what) and not isinstance(what, (type, nn.Module)):
         return lambda path, module: bool(what(path, module))
     raise BadInput(
-        f"what={what!r}; expected a module type, a tuple of types, a part, a path pattern "
-        "or a function (path, module) -> bool"
+        f"what={what!r}; expected a module type, a tuple of types, a part, a path pattern or a function (path, module) -> bool"
     )
 
 

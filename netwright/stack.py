@@ -219,13 +219,16 @@ class Stack:
         return torch.cat(pieces, 1)
 
 
-def _own_code(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A copy of a bound method with a code object of its own: the compiler limits how often one may be compiled anew."""
-    f: Any = method.__func__  # type: ignore[attr-defined]
-    return types.FunctionType(f.__code__.replace(), f.__globals__, f.__name__, f.__defaults__, f.__closure__).__get__(method.__self__)  # type: ignore[attr-defined]
+def _own_code(method: Any) -> Callable[..., Any]:
+    """A copy of a method with a code object of its own: the compiler limits how often one may be compiled anew."""
+    f = method.__func__
+    copied = types.FunctionType(f.__code__.replace(), f.__globals__, f.__name__, f.__defaults__, f.__closure__)
+    return types.MethodType(copied, method.__self__)
 
 
-def train_stack(rules: Sequence[Rule], data: Sequence[Data], settings: Sequence[Setting], compiled: bool = False) -> list[Outcome]:
+def train_stack(
+    rules: Sequence[Rule], data: Sequence[Data], settings: Sequence[Setting], compiled: bool = False
+) -> list[Outcome]:
     """Train K copies together: `train` for each (rule, data, setting), in order. The data share one pool."""
     pool_x, pool_y = data[0].x, data[0].y
     if any((d.x.data_ptr(), d.x.shape, len(d.train)) != (pool_x.data_ptr(), pool_x.shape, len(data[0].train)) for d in data):

@@ -295,9 +295,7 @@ def _check(scores: Scores, baseline: str, delta: float, failed: Seeds, dropped: 
             raise BadInput(f"{arm} failed at seed {min(lost)} but has no score there; give it the task's worst")
 
 
-def _pair(
-    a: str, b: str, scores: Scores, delta: float, failed: Seeds, dropped: Seeds, barred: Mapping[str, str]
-) -> _Pair:
+def _pair(a: str, b: str, scores: Scores, delta: float, failed: Seeds, dropped: Seeds, barred: Mapping[str, str]) -> _Pair:
     seeds = sorted(set(scores[a]) & set(scores[b]) - set(dropped.get(a, ())) - set(dropped.get(b, ())))
     differences = {s: 0.0 if scores[a][s] == scores[b][s] else float(scores[a][s]) - float(scores[b][s]) for s in seeds}
     d = _values(list(differences.values()))

@@ -21,12 +21,13 @@ def stub(kind: str) -> str:
             continue
         if hasattr(part, "module_type"):
             options = "".join(f", {o.name}: Any = ..." for o in part.options)
-            signature = f"channels: int | None = ..., channel_dim: int = ..., fused: bool = ..., *{options}" if options else \
-                "channels: int | None = ..., channel_dim: int = ..., fused: bool = ..."  # fmt: skip
-            rows.append(f'class {name}(nn.Module):\n    """{part.summary}"""\n\n    def __init__(self, {signature}) -> None: ...\n'
-                        "    def forward(self, x: Tensor) -> Tensor: ...\n")  # fmt: skip
+            signature = "channels: int | None = ..., channel_dim: int = ..., fused: bool = ..."
+            signature += f", *{options}" if options else ""
+            forward = "    def forward(self, x: Tensor) -> Tensor: ...\n"
         else:
-            rows.append(f'class {name}(nn.Module):\n    """{part.summary}"""\n\n    def __init__(self, *args: Any, **options: Any) -> None: ...\n')
+            signature, forward = "*args: Any, **options: Any", ""
+        head = f'class {name}(nn.Module):\n    """{part.summary}"""\n\n'
+        rows.append(f"{head}    def __init__(self, {signature}) -> None: ...\n{forward}")
     return "\n\n".join(rows) if len(rows) > 1 else ""
 
 

@@ -77,10 +77,7 @@ class Report:
 
     def __str__(self) -> str:
         head = ("path", "old", "new", "channels", "dim", "known from", "parameters", "notes")
-        rows = [
-            (s.path, s.old, s.new, s.channels, s.channel_dim, s.known, s.parameters, "; ".join(s.notes))
-            for s in self.sites
-        ]
+        rows = [(s.path, s.old, s.new, s.channels, s.channel_dim, s.known, s.parameters, "; ".join(s.notes)) for s in self.sites]
         lines = [f"{len(self.sites)} places changed, {self.added_parameters} parameters added", *_table(head, rows)]
         if self.lost:
             lines += ["", f"state_dict keys lost: {', '.join(map(printable, self.lost))}"]

@@ -208,7 +208,9 @@ def phase_starts(phases: Sequence[Phase], steps: int) -> dict[int, Phase]:
     return starts
 
 
-def train(rule: Rule, data: Data, setting: Setting, closed_form: bool = False, on_eval: Callable[[int], None] | None = None) -> Outcome:
+def train(
+    rule: Rule, data: Data, setting: Setting, closed_form: bool = False, on_eval: Callable[[int], None] | None = None
+) -> Outcome:
     """Train one copy and keep its best state on the fixed evaluation grid.
 
     A loss that isn't finite ends the run: `bad_step` (counted from 1) and `bad_module` say where.

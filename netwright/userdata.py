@@ -92,9 +92,7 @@ def _tensor(what: str, value: Any) -> Tensor:
         t = value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
     except (TypeError, ValueError, RuntimeError) as error:
         raise BadInput(f"{what} is {shape_of(value)}, which is no tensor and can't be made one ({error})") from None
-    require(
-        t.dim() >= 1 and len(t) > 0, f"{what} has shape {tuple(t.shape)}; expected examples along the first dimension"
-    )
+    require(t.dim() >= 1 and len(t) > 0, f"{what} has shape {tuple(t.shape)}; expected examples along the first dimension")
     t = t.float() if t.dtype == torch.float64 else t
     bad = ~torch.isfinite(t) if t.is_floating_point() else torch.zeros(1, dtype=torch.bool)
     if bad.any():

@@ -101,9 +101,7 @@ def task(
     )
     low, high, published = _rates(lr)
     per_seed = data is not None or any(callable(split) for split in (train, val, test))
-    require(
-        data is None or (train, val, test) == (None,) * 3, "data= stands instead of train=, val= and test=; give one"
-    )
+    require(data is None or (train, val, test) == (None,) * 3, "data= stands instead of train=, val= and test=; give one")
     source = partial(read, data if data is not None else (train, val, test))
     pool = source(0)
     if per_seed:
@@ -250,9 +248,7 @@ def _dry_run(model: Callable[[], Any], pool: Data, loss: Any, metric: Any, batch
         with torch.no_grad():
             net.eval()
             x, y = pool.x[pool.val[:1024]], pool.y[pool.val[:1024]]
-            score = _call(
-                "metric, given validation outputs,", metric, _call("the model, in evaluation mode,", net, x).float(), y
-            )
+            score = _call("metric, given validation outputs,", metric, _call("the model, in evaluation mode,", net, x).float(), y)
         real = isinstance(score, numbers.Real) or (isinstance(score, (Tensor, np.ndarray)) and score.ndim == 0)
         require(real, f"metric returned {shape_of(score)}; expected a float (a mean over the split)")
         require(math.isfinite(float(score)), f"metric is {float(score)} on the untrained model")
@@ -347,15 +343,11 @@ def load_file(ref: str) -> Task:
     tasks = {key: value for key, value in held.items() if isinstance(value, Task)}
     if not name and len(tasks) == 1:
         name = next(iter(tasks))
-    require(
-        bool(name), f"{file} holds {len(tasks)} tasks ({', '.join(sorted(tasks)) or 'none'}); name one: {file}:NAME"
-    )
+    require(bool(name), f"{file} holds {len(tasks)} tasks ({', '.join(sorted(tasks)) or 'none'}); name one: {file}:NAME")
     if name not in held:
         raise unknown("task", name, tasks, owner=file)
     found = held[name]
-    require(
-        isinstance(found, Task), f"{file}:{name} is {shape_of(found)}; expected a task: {name} = netwright.task(...)"
-    )
+    require(isinstance(found, Task), f"{file}:{name} is {shape_of(found)}; expected a task: {name} = netwright.task(...)")
     return dataclasses.replace(found, source_hash=_digest(found.source_hash, source_hash(text)))
 
 

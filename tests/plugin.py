@@ -39,7 +39,9 @@ def activation(name: str, body: str = "torch.tanh(x)", doc: str = "A test.", arg
     return HEAD + ACTIVATION.format(name=name, body=body, doc=doc, arguments=arguments, cls=name.title(), more=more)
 
 
-RULE = HEAD + '''
+RULE = (
+    HEAD
+    + '''
 class {cls}(Rule):
     """{doc}"""
     count = 0
@@ -55,6 +57,7 @@ class {cls}(Rule):
 
 PART = rule({cls}, paper=PAPER, tags=RuleTags(stackable={stackable}, why_not_stackable="it counts its steps"))
 '''
+)
 
 
 def rule(cls: str, body: str, doc: str = "A test.") -> str:

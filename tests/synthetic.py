@@ -34,9 +34,7 @@ def study(arms: int = 6, seeds: int = 10, trials: int = 5, names: tuple[str, ...
     """A finished study in which runs at high rates diverge and the last arm fails at one seed altogether."""
     rng = np.random.default_rng(7)
     wanted = [list(ARMS.items())[i % len(ARMS)] for i in range(arms)]
-    labels = [
-        names[i] if i < len(names) else name if i < len(ARMS) else f"{name}-{i}" for i, (name, _) in enumerate(wanted)
-    ]
+    labels = [names[i] if i < len(names) else name if i < len(ARMS) else f"{name}-{i}" for i, (name, _) in enumerate(wanted)]
     records, scores = [], []
     for arm, (_, (top, peak, _)) in zip(labels, wanted, strict=True):
         for seed in range(seeds):
@@ -53,9 +51,7 @@ def study(arms: int = 6, seeds: int = 10, trials: int = 5, names: tuple[str, ...
             best = max(done, key=lambda r: r.best_val, default=None)
             value = best.best_val - 0.006 + rng.normal(0, 0.003) if best else WORST
             scores.append(Score(arm, seed, best.trial if best else None, float(value), failed=best is None))
-    return _result(
-        labels, [v or "cannot tell" for _, (_, _, v) in wanted], tuple(range(seeds)), trials, records, scores
-    )
+    return _result(labels, [v or "cannot tell" for _, (_, _, v) in wanted], tuple(range(seeds)), trials, records, scores)
 
 
 def _run(arm: str, seed: int, trial: int, rate: float, end: float, bad: bool, rng: np.random.Generator) -> RunRecord:
@@ -81,9 +77,7 @@ def _run(arm: str, seed: int, trial: int, rate: float, end: float, bad: bool, rn
             seconds=0.4,
         )
     best = max(curve, key=lambda row: row[2])
-    return RunRecord(
-        key, arm, seed, trial, point, "done", tuple(curve), best[0], float(best[2]), seconds=1.9, memory=3_500_000
-    )
+    return RunRecord(key, arm, seed, trial, point, "done", tuple(curve), best[0], float(best[2]), seconds=1.9, memory=3_500_000)
 
 
 def _result(labels, verdicts, seeds, trials, records, scores) -> StudyResult:
@@ -232,9 +226,7 @@ def empty_handed() -> StudyResult:
         )
         for i, c in enumerate(made.comparisons)
     )
-    records = tuple(
-        replace(r, curve=((50, nan, nan), (100, nan, math.inf)), best_val=nan, point={}) for r in made.records
-    )
+    records = tuple(replace(r, curve=((50, nan, nan), (100, nan, math.inf)), best_val=nan, point={}) for r in made.records)
     return replace(
         made,
         arms=arms,
@@ -264,8 +256,7 @@ def all_failed() -> StudyResult:
     )
     scores = tuple(Score(s.arm, s.seed, None, WORST, True) for s in made.scores)
     arms = tuple(
-        replace(a, scores={s: WORST for s in a.scores}, mean=WORST, interval=(WORST, WORST), failed=a.n)
-        for a in made.arms
+        replace(a, scores={s: WORST for s in a.scores}, mean=WORST, interval=(WORST, WORST), failed=a.n) for a in made.arms
     )
     comparisons = tuple(
         replace(

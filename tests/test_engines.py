@@ -7,8 +7,8 @@ import json
 import math
 
 import pytest
-import toys
 import torch
+import toys
 from golden import trajectory
 from torch import nn
 
@@ -89,7 +89,9 @@ def test_twenty_steps_of_plain_sgd_agree(name):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_rate_of_its_own_scales_every_optimizer_exactly(optimizer):
     extra = {"momentum": 0.9, "nesterov": True} if optimizer == "sgd" else {"momentum": 0.9} if optimizer == "rmsprop" else {}
-    assert_same(*both(toys.Whole, optimizer=optimizer, optimizer_options=extra, weight_decay=0.1, schedule="cosine"), tolerance=1e-6)
+    assert_same(
+        *both(toys.Whole, optimizer=optimizer, optimizer_options=extra, weight_decay=0.1, schedule="cosine"), tolerance=1e-6
+    )
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -167,16 +169,21 @@ def test_copies_with_other_settings_or_modules_are_refused(act):
     assert Stack([one, toys.build(seed=1, act=lambda c: act(1.0))], settings).k == 2
 
 
+def shape_of(part, **options):
+    return skeleton(toys.net(widths=(8, 8), act=lambda c: part.build(channels=c, **options)))
+
+
 def test_every_activation_of_the_catalogue_has_a_skeleton_of_its_own():
     """Two different parts are never taken for copies of one; a part with an option changed isn't either."""
     seen: list = []
     for part in catalogue.parts("activation"):
-        number = next((o for o in part.options if isinstance(o.default, float)), None)
-        nets = [skeleton(toys.net(widths=(8, 8), act=lambda c, p=part: p.build(channels=c)))]
-        if number is not None and number.name not in {item.name for item in part.learn}:
+        nets = [shape_of(part)]
+        learnt = {item.name for item in part.learn}
+        number = next((o for o in part.options if isinstance(o.default, float) and o.name not in learnt), None)
+        if number is not None:
             other = number.default * 1.01 + 0.003
             if number.bounds is None or number.bounds[0] < other < number.bounds[1]:
-                nets.append(skeleton(toys.net(widths=(8, 8), act=lambda c, p=part: p.build(channels=c, **{number.name: other}))))
+                nets.append(shape_of(part, **{number.name: other}))
         for made in nets:
             assert all(made != old for old in seen), part.id
             seen.append(made)
@@ -281,7 +288,10 @@ def test_predicting_leaves_mode_buffers_and_parameters():
 def test_every_precision_learns_on_both_engines(precision):
     wanted = {"bf16": torch.bfloat16, "fp64": torch.float64}.get(precision, torch.float32)
     for cls, build in ((toys.Whole, {"norm": "batch"}), (toys.Local, {})):
-        rules, settings = [toys.build(cls, s, **build) for s in SEEDS], [toys.setting(s, precision=precision, optimizer="adam") for s in SEEDS]
+        rules, settings = (
+            [toys.build(cls, s, **build) for s in SEEDS],
+            [toys.setting(s, precision=precision, optimizer="adam") for s in SEEDS],
+        )
         data = [toys.data(s) for s in SEEDS]
         outs = [train(toys.build(cls, s.seed, **build), d, s) for d, s in zip(data, settings, strict=True)]
         if precision == "amp":
@@ -369,4 +379,6 @@ def test_numbers_move_only_with_the_engine_version():
                 where = f"{case}, {engine}, seed {seed}: the numbers moved, so ENGINE_VERSION has to be raised"
                 assert found["best_step"] == was["best_step"], where
                 assert found["weights"] == pytest.approx(was["weights"], rel=1e-6), where
-                assert [p for row in found["curve"] for p in row] == pytest.approx([p for row in was["curve"] for p in row], rel=1e-6), where
+                assert [p for row in found["curve"] for p in row] == pytest.approx(
+                    [p for row in was["curve"] for p in row], rel=1e-6
+                ), where

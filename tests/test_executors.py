@@ -74,7 +74,8 @@ def test_every_kind_of_misbehaviour_costs_its_own_rows_and_no_other(bad):
 def test_processes_leave_the_records_that_serial_does_without_a_main_guard(tmp_path):
     """Run as a script that has no guard and would start itself again in every worker."""
     script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(f"""
+    script.write_text(
+        textwrap.dedent(f"""
         from netwright.study.run import Means, compare
         print("once")
         for engine in ("loop", "stack"):
@@ -85,7 +86,8 @@ def test_processes_leave_the_records_that_serial_does_without_a_main_guard(tmp_p
                 pair.append([record.machine_free() for record in result.records])
             assert pair[0] == pair[1] and len(pair[0]) == 2, pair
         print("same")
-    """))
+    """)
+    )
     env = {**os.environ, "PYTHONPATH": str(REPO)}
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=500, env=env)
     assert done.returncode == 0, done.stderr
@@ -125,7 +127,8 @@ def test_threads_are_put_back():
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 def test_ray_leaves_the_records_that_serial_does(tmp_path):
     serial, remote = (
-        compare(["default"], out=tmp_path / kind, means=Means(executor=kind), engine="loop", **SMALL) for kind in ("serial", "ray")
+        compare(["default"], out=tmp_path / kind, means=Means(executor=kind), engine="loop", **SMALL)
+        for kind in ("serial", "ray")
     )
     assert [r.machine_free() for r in serial.records] == [r.machine_free() for r in remote.records]
 

@@ -100,8 +100,8 @@ def test_adding_a_part_is_adding_one_file(tmp_path: Path) -> None:
     (house / ".gitignore").write_text("__pycache__/\n*.pyi\n")
     subprocess.run([*git, "add", "-A"], check=True)
     subprocess.run([*git, "commit", "-qm", "before"], check=True)
-    smallest = {kind: min((p for p in PART_FILES if p.relative_to(PACKAGE).parts[0] == kind.folder), key=lambda p: p.stat().st_size)
-                for kind in catalogue.kinds().values()}  # fmt: skip
+    files = {kind: [p for p in PART_FILES if p.relative_to(PACKAGE).parts[0] == kind.folder] for kind in catalogue.kinds().values()}
+    smallest = {kind: min(paths, key=lambda p: p.stat().st_size) for kind, paths in files.items()}
     added = []
     for kind, path in smallest.items():
         target = house / "netwright" / kind.folder / path.parent.name / f"newcomer_{kind.name}.py"
@@ -126,10 +126,13 @@ def test_adding_a_part_is_adding_one_file(tmp_path: Path) -> None:
         "import netwright.activations\n"
         "assert netwright.activations.Newcomer()(__import__('torch').ones(2)).tolist() == [1, 1]\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, added[0]], cwd=house, env={"PYTHONPATH": str(house), "PATH": "/usr/bin:/bin"},
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    words = [sys.executable, "-c", script, added[0]]
+    environment = {"PYTHONPATH": str(house), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(words, cwd=house, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    status = subprocess.run([*git, "status", "--porcelain", "-uall"], capture_output=True, text=True, check=True).stdout.split("\n")
+    status = subprocess.run([*git, "status", "--porcelain", "-uall"], capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
     changed = [line for line in status if line]
     assert len(changed) == len(added) and all(line.startswith("??") and "newcomer" in line for line in changed), changed
 
@@ -169,7 +172,9 @@ def test_a_part_file_imports_little(path: Path) -> None:
     assert not extra, f"imports {sorted(extra)} outside functions"
 
 
-MACHINERY = [p for p in SOURCES if p.relative_to(PACKAGE).parts[0] in ("train.py", "stack.py", "study", "stats.py", "report", "nets.py")]
+MACHINERY = [
+    p for p in SOURCES if p.relative_to(PACKAGE).parts[0] in ("train.py", "stack.py", "study", "stats.py", "report", "nets.py")
+]
 
 
 def names_of_parts() -> set[str]:
@@ -191,7 +196,9 @@ def test_the_machinery_names_no_part(path: Path) -> None:
 
 # Law 4 ----------------------------------------------------------------------------------------------------------------
 
-TESTS = [p for p in sorted((ROOT / "tests").rglob("*.py")) if not {"scenarios", "golden", "fixtures"} & set(p.relative_to(ROOT).parts)]
+TESTS = [
+    p for p in sorted((ROOT / "tests").rglob("*.py")) if not {"scenarios", "golden", "fixtures"} & set(p.relative_to(ROOT).parts)
+]
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda p: p.stem)

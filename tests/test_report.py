@@ -177,17 +177,13 @@ def test_plain_lines_hold_no_escape_codes(name, encoding):
     text = written(VARIANTS[name], encoding)
     assert not [c for c in text if ord(c) < 32 and c != "\n"]
     assert all(
-        words.plain(words.clean(arm.name)).encode(encoding, "replace").decode(encoding) in text
-        for arm in VARIANTS[name].arms
+        words.plain(words.clean(arm.name)).encode(encoding, "replace").decode(encoding) in text for arm in VARIANTS[name].arms
     )
 
 
 def test_intervals_are_never_without_n():
     text = written(VARIANTS["study"])
-    assert (
-        text.count(", ") > 0
-        and len(re.findall(r"\[\S+, \S+\]", text)) == len(re.findall(r"\[\S+, \S+\] n=\d+", text)) > 0
-    )
+    assert text.count(", ") > 0 and len(re.findall(r"\[\S+, \S+\]", text)) == len(re.findall(r"\[\S+, \S+\] n=\d+", text)) > 0
 
 
 @pytest.mark.parametrize("width", [40, 80, 100, 200])

@@ -106,9 +106,7 @@ class LeakyDetach(Local):
 
 class ReadsDownstream(Local):
     def losses(self, x, y, *draws):
-        scale = (
-            self.net.readout.weight if isinstance(self.net.readout, nn.Linear) else next(self.net.readout.parameters())
-        )
+        scale = self.net.readout.weight if isinstance(self.net.readout, nn.Linear) else next(self.net.readout.parameters())
         for loss in super().losses(x, y, *draws):
             yield loss * scale.detach().square().mean()
 
@@ -147,9 +145,7 @@ class Frozen(Local):
 
     def units(self):
         heads = [*self.heads, self.net.readout]
-        return [
-            list((*block.parameters(), *head.parameters())) for block, head in zip(self.net.blocks, heads, strict=True)
-        ]
+        return [list((*block.parameters(), *head.parameters())) for block, head in zip(self.net.blocks, heads, strict=True)]
 
 
 class Vectors(Local):

@@ -43,9 +43,7 @@ def against_zero(differences: list[float], **options):
 
 @given(difference_lists)
 def test_sign_flip_counts_every_pattern(d):
-    sums = [
-        abs(sum(s * x for s, x in zip(signs, d, strict=True))) for signs in itertools.product((1, -1), repeat=len(d))
-    ]
+    sums = [abs(sum(s * x for s, x in zip(signs, d, strict=True))) for signs in itertools.product((1, -1), repeat=len(d))]
     expected = sum(s >= abs(sum(d)) - 1e-9 * sum(map(abs, d)) for s in sums) / len(sums)
     assert sign_flip(d) == expected
 
@@ -137,9 +135,7 @@ def test_degenerate_intervals(make):
 def test_bootstrap_agrees_with_scipy(n):
     values = np.random.default_rng(n).exponential(size=n)
     expected = scipy_stats.bootstrap((values,), np.mean, n_resamples=9_999, random_state=np.random.default_rng(1))
-    assert stats.bootstrap_interval(values) == pytest.approx(
-        tuple(expected.confidence_interval), abs=0.05 * values.std()
-    )
+    assert stats.bootstrap_interval(values) == pytest.approx(tuple(expected.confidence_interval), abs=0.05 * values.std())
 
 
 @given(st.lists(numbers, min_size=2, max_size=10))

@@ -151,8 +151,15 @@ overlay /box fuse.fuse-overlayfs rw 0 0
 @pytest.mark.parametrize(
     ("path", "found"),
     [
-        ("/tmp/x", ""), ("/home/me/study", "nfs4"), ("/home/local disk/study", ""), ("/mnt/far/x", "fuse.sshfs"),
-        ("/mnt/win", "cifs"), ("/scratch/x", "lustre"), ("/scratchy", ""), ("/mnt/usb", ""), ("/box/x", ""),
+        ("/tmp/x", ""),
+        ("/home/me/study", "nfs4"),
+        ("/home/local disk/study", ""),
+        ("/mnt/far/x", "fuse.sshfs"),
+        ("/mnt/win", "cifs"),
+        ("/scratch/x", "lustre"),
+        ("/scratchy", ""),
+        ("/mnt/usb", ""),
+        ("/box/x", ""),
         ("\\\\server\\share\\x", "unc"),
     ],
 )
@@ -231,6 +238,7 @@ def test_a_storm_of_readers_sees_only_whole_stacks(tmp_path):
 
 def test_threads_of_the_owner_take_turns(tmp_path):
     with owned(tmp_path) as made:
+
         def work(n):
             for i in range(n * 20, n * 20 + 20):
                 made.add_runs([run(i)])

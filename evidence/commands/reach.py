@@ -1,5 +1,6 @@
-"""What the full-size tasks reach with their published rates: test scores of plain studies, with the wall time of each run on one thread
-of a shared machine.
+"""What the full-size tasks reach with their published rates: test scores, and the wall time of each run.
+
+One thread a run, on a shared machine.
 
     python evidence/commands/reach.py [mnist shakespeare cifar10] [--out FOLDER]
 
@@ -21,7 +22,8 @@ HERE = Path(__file__).resolve().parents[1]
 ASKED: dict[str, tuple[str, dict[str, Any], list[str], int, str]] = {
     "mnist": ("mnist", {"size": "full", "host": "mlp"}, ["relu", "relu+mono-forward", "relu+frozen-hidden"], 6,
               "backprop at least 0.980, mean of 6 seeds; Mono-Forward within 0.010 of it"),
-    "shakespeare": ("shakespeare", {"size": "full"}, ["gelu"], 1, "one run at most 1.80 nats a character, at most 0.5 M parameters"),
+    "shakespeare": ("shakespeare", {"size": "full"}, ["gelu"], 1,
+                    "one run at most 1.80 nats a character, at most 0.5 M parameters"),
     "cifar10": ("cifar10", {"size": "full", "host": "convnet"}, ["relu"], 1,
                 "one run at least 0.75 in at most 45 minutes, at most 0.3 M parameters"),
 }  # fmt: skip

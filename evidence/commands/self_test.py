@@ -119,7 +119,12 @@ def identity(task: Task) -> dict[str, Any]:
             twins = (ArmSpec("A"), ArmSpec("B"))
             result = compare(twins, TASK, seeds=6, trials=2, engine=engine, match="none", out=folder)
         (row,) = result.comparisons
-        out[engine] = {"differences": sorted(set(row.differences.values())), "verdict": row.verdict, "p": row.p, "reason": row.reason}
+        out[engine] = {
+            "differences": sorted(set(row.differences.values())),
+            "verdict": row.verdict,
+            "p": row.p,
+            "reason": row.reason,
+        }
     out["passed"] = all(row["differences"] == [0.0] and row["verdict"] == "equivalent" for row in out.values())
     return out
 

@@ -178,9 +178,7 @@ def looks(studies: int) -> list[dict[str, Any]]:
         d = values[:, 1:] - values[:, :1]
         row: dict[str, Any] = {"scores": distribution, "n_at_looks": sizes}
         for name, levels in (("declared", [stats.level(j) for j in (1, 2, 3)]), ("always_0.05", [stats.LEVEL] * 3)):
-            told = [
-                np.isin(judge(d[:, :, :n], 0.0, at)["verdict"], (1, 2)) for n, at in zip(sizes, levels, strict=True)
-            ]
+            told = [np.isin(judge(d[:, :, :n], 0.0, at)["verdict"], (1, 2)) for n, at in zip(sizes, levels, strict=True)]
             row[name] = {"levels": levels, **share(np.any(told, axis=0))}
         rows.append(row)
     return rows

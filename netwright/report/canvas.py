@@ -201,15 +201,11 @@ def _tidy(node: ElementTree.Element, name: str, used: set[str], themed: bool) ->
     for key in list(values):
         value = values[key]
         if key in ("d", "transform", "x", "y", "points", "width", "height"):
-            value = re.sub(
-                r"-?\d+\.\d+", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), " ".join(value.split())
-            )
+            value = re.sub(r"-?\d+\.\d+", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), " ".join(value.split()))
         elif key == "style":
             value = re.sub(r"'DejaVu Sans'(?:, [^;]*)?", "var(--font, sans-serif)", value)
             if themed:
                 value = re.sub(
                     r"#[0-9a-f]{6}", lambda m: f"var(--{VARIABLES[m[0]]}, {m[0]})" if m[0] in VARIABLES else m[0], value
                 )
-        values[key] = (
-            re.sub(r"(^#|url\(#)", rf"\g<1>{name}-", value) if key in ("href", "clip-path", "style") else value
-        )
+        values[key] = re.sub(r"(^#|url\(#)", rf"\g<1>{name}-", value) if key in ("href", "clip-path", "style") else value

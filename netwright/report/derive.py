@@ -55,10 +55,7 @@ def expected_best(values: Sequence[float], higher_is_better: bool) -> list[float
     """
     ordered = sorted(values, reverse=not higher_is_better)
     n = len(ordered)
-    return [
-        sum(math.comb(i, k - 1) * v for i, v in enumerate(ordered) if i >= k - 1) / math.comb(n, k)
-        for k in range(1, n + 1)
-    ]
+    return [sum(math.comb(i, k - 1) * v for i, v in enumerate(ordered) if i >= k - 1) / math.comb(n, k) for k in range(1, n + 1)]
 
 
 def tuning_curve(records: Sequence[RunRecord], result: StudyResult) -> tuple[list[float], int]:

@@ -127,9 +127,7 @@ def ranking(result: StudyResult, width: float = 760) -> Figure:
                 va="center",
                 **weight,
             )
-            axes.annotate(
-                f"{said}  n = {arm.n}", (1, y), (14, 0), across, "offset points", color=MUTED, fontsize=11, va="center"
-            )
+            axes.annotate(f"{said}  n = {arm.n}", (1, y), (14, 0), across, "offset points", color=MUTED, fontsize=11, va="center")
     axes.set(ylim=(len(arms) - 0.5, -0.7 if narrow else -0.5), yticks=[])
     axes.grid(False, axis="y")
     axes.spines["left"].set_visible(False)
@@ -313,9 +311,7 @@ def against_cost(result: StudyResult, cost: str) -> Figure | None:
 def _shape(axes: Axes, curve: Shape, colour: str, width: float = 1.8, alpha: float = 1.0) -> None:
     x, f, slope = (np.array(column, dtype=float) for column in zip(*curve, strict=True))
     axes.plot(x, np.where(np.isfinite(f), f, np.nan), color=colour, lw=width, alpha=alpha)
-    axes.plot(
-        x, np.where(np.isfinite(slope), slope, np.nan), color=colour, lw=width * 0.75, alpha=alpha, ls=(0, (4, 2))
-    )
+    axes.plot(x, np.where(np.isfinite(slope), slope, np.nan), color=colour, lw=width * 0.75, alpha=alpha, ls=(0, (4, 2)))
 
 
 def _shape_limits(curves: Sequence[Shape]) -> tuple[float, float]:

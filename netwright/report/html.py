@@ -165,9 +165,7 @@ def _paired(result: StudyResult) -> list[dict[str, Any]]:
             "b": c.b,
             "verdict": c.verdict,
             "n": c.n,
-            "figure": _svg(
-                figures.paired(result, c, span), f"paired-{i}", f"paired differences of {c.a} and {c.b} by seed"
-            ),
+            "figure": _svg(figures.paired(result, c, span), f"paired-{i}", f"paired differences of {c.a} and {c.b} by seed"),
         }
         for i, c in enumerate(result.comparisons)
     ]
@@ -210,9 +208,7 @@ def _tuning(result: StudyResult, by_arm: dict[str, list[RunRecord]]) -> dict[str
         if figures.rates(records)
     ]
     few = [f"{arm} ({n})" for arm, n in averaged.items() if n != len(result.seeds)]
-    best = _svg(
-        figures.best_of(result, by_arm), "best-of", "expected best validation score against the number of trials"
-    )
+    best = _svg(figures.best_of(result, by_arm), "best-of", "expected best validation score against the number of trials")
     return {
         "best": best,
         "few": words.join(few),
@@ -228,11 +224,7 @@ def _costs(result: StudyResult) -> dict[str, Any]:
         figure = figures.against_cost(result, cost)
         if figure is not None:
             drawn.append({"title": title, "figure": _svg(figure, f"cost-{cost.replace('_', '-')}", title)})
-    aa = (
-        f"The A/A row, the baseline timed against itself, gives {result.aa_ratio:.3f}."
-        if words.finite(result.aa_ratio)
-        else ""
-    )
+    aa = f"The A/A row, the baseline timed against itself, gives {result.aa_ratio:.3f}." if words.finite(result.aa_ratio) else ""
     return {"figures": drawn, "rows": [_cost(arm.name, arm.cost) for arm in result.arms], "aa": aa}
 
 

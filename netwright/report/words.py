@@ -235,9 +235,7 @@ def terms(result: StudyResult) -> list[str]:
         plural(len(result.seeds), "seed"),
         tuned,
         MATCHES.get(result.match, f"arms matched by {clean(result.match)}"),
-        f"smallest difference that matters: {result.delta:g}"
-        if finite(result.delta)
-        else "no smallest difference that matters",
+        f"smallest difference that matters: {result.delta:g}" if finite(result.delta) else "no smallest difference that matters",
     ]
 
 

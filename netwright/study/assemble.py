@@ -41,7 +41,19 @@ def assemble(study: Study, store: Store, plan: planning.Plan, look: int, seconds
     for arm in request.arms:
         mean, interval, n = stats.arm_summary(by_arm[arm.name])
         parts = {slot: v if isinstance(v, str) else _spec(*v) for slot, v in arm.filled(task).items()}
-        arms.append(ArmResult(arm.name, parts, by_arm[arm.name], mean, interval, n, len(failed[arm.name]), costs.get(arm.name), _edges(scores, arm)))
+        arms.append(
+            ArmResult(
+                arm.name,
+                parts,
+                by_arm[arm.name],
+                mean,
+                interval,
+                n,
+                len(failed[arm.name]),
+                costs.get(arm.name),
+                _edges(scores, arm),
+            )
+        )
     classes = {"stack" if e.startswith("stack") else "loop" for e in plan.engines.values()}
     environments = store.environments()
     notes = [*plan.notes, *(n for n in store.notes() if not n.startswith("A/A"))]
@@ -57,13 +69,20 @@ def assemble(study: Study, store: Store, plan: planning.Plan, look: int, seconds
         engine=classes.pop() if len(classes) == 1 else "mixed", notes=tuple(dict.fromkeys(notes)),
         environment={str(k): str(v) for k, v in (environments[-1][0] if environments else {}).items()}, command=study.command,
         started=datetime.datetime.fromtimestamp(store.created, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"), seconds=seconds,
-        aa_ratio=_aa(store), curves=shapes(request.arms, task), shared_init=shared_init(request, task, plan), papers=references(request, task),
+        aa_ratio=_aa(store), curves=shapes(request.arms, task), shared_init=shared_init(request, task, plan),
+        papers=references(request, task),
     )  # fmt: skip
 
 
 def _title(names: list[str], task: Task) -> str:
     others = names[1:]
-    who = f"{len(others)} arms against {names[0]}" if len(others) > 2 else f"{' and '.join(others)} against {names[0]}" if others else names[0]
+    who = (
+        f"{len(others)} arms against {names[0]}"
+        if len(others) > 2
+        else f"{' and '.join(others)} against {names[0]}"
+        if others
+        else names[0]
+    )
     return f"{who} on {task.name}"
 
 
@@ -144,4 +163,11 @@ def planned(study: Study, lines: list[str]) -> dict[str, Any]:
     """What a dry run says, for machines."""
     r = study.request
     runs = len(r.arms) * len(r.seeds) * r.trials
-    return {"schema": 1, "study": r.study_id, "task": _task_text(r, study.task), "arms": [a.name for a in r.arms], "runs": runs, "notes": lines}
+    return {
+        "schema": 1,
+        "study": r.study_id,
+        "task": _task_text(r, study.task),
+        "arms": [a.name for a in r.arms],
+        "runs": runs,
+        "notes": lines,
+    }

@@ -38,11 +38,13 @@ def claim_study(part: Part, claim: Claim, out: str | Path | None = None) -> Stud
         raise BadInput(f"claim {claim.name!r} of {part.id} has no protocol; its check runs with the contract checks")
     options = {"size": protocol.size, **protocol.options}
     arms = [protocol.against, part.id]
-    return Study(protocol.task, arms, task_options=options, out=out, seeds=protocol.seeds, trials=protocol.trials, match=protocol.match)
+    return Study(
+        protocol.task, arms, task_options=options, out=out, seeds=protocol.seeds, trials=protocol.trials, match=protocol.match
+    )
 
 
 def answer(claim: Claim, comparison: Comparison) -> str:
-    """"reproduced", "contradicted" or "cannot tell"."""
+    """ "reproduced", "contradicted" or "cannot tell"."""
     assert claim.protocol is not None
     yes, no = ANSWERS[claim.protocol.expect]
     return "reproduced" if comparison.verdict in yes else "contradicted" if comparison.verdict in no else "cannot tell"

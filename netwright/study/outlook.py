@@ -22,7 +22,9 @@ def outlook(request: Request, task: Task, folder: Path) -> list[str]:
     runs = len(request.arms) * n * request.trials
     engines, _ = choose_engines(request, task, {arm.name: task.widths for arm in request.arms})
     names = " and ".join(sorted(set(engines.values())))
-    lines.append(f"{len(request.arms)} arms x {n} seeds x {request.trials} trials = {runs} runs of {task.steps} steps, engine {names}")
+    lines.append(
+        f"{len(request.arms)} arms x {n} seeds x {request.trials} trials = {runs} runs of {task.steps} steps, engine {names}"
+    )
     lines.append(f"about {duration(estimate(request, task, engines))} of one core on this machine")
     return lines
 

@@ -10,18 +10,20 @@ from typing import Any, final
 import torch
 
 from netwright.kinds.task import Task
-from netwright.part import BadInput, Misfit, Option
+from netwright.part import BadInput, Misfit, NetwrightError, Option
 from netwright.streams import derive
 from netwright.study.canonical import digest
 from netwright.study.match import match_widths
+from netwright.study.probe import flops_of
 from netwright.study.records import Run, RunRecord
 from netwright.study.spec import ArmSpec, Request, job_key, slots_key
 from netwright.study.work import Job, build_rule
 
 #: Copies in one stack at most: the gain saturates here (benchmarks/engines.py), and several stacks occupy several cores.
 STACK = 32
-#: Nets above this many parameters are bound by matrix products, where stacking gains little on a CPU (benchmarks/auto.py).
-SMALL = 250_000
+#: Floating-point operations of a training step up to which calls cost more than arithmetic on a CPU, so that stacking gains
+#: (benchmarks/auto.py).
+SMALL = 1e8
 #: Steps of one stack from which compiling it pays: 7 s of compiling against about 0.5 ms a step (benchmarks/engines.py).
 COMPILE_FROM = 20_000
 EDGE = 0.1  # the outer share of a range that counts as its edge
@@ -89,18 +91,16 @@ def stack_size(request: Request) -> int:
 def choose_engines(
     request: Request, task: Task, widths: Mapping[str, Sequence[int]], old: Mapping[str, str] | None = None
 ) -> tuple[dict[str, str], list[str]]:
-    """One engine class for all arms unless a part isn't stackable; `auto` stacks small fully connected nets on a CPU.
+    """One engine class for all arms unless a part isn't stackable; `auto` stacks nets whose steps are small.
 
     old: engines of the plan before; their class stays.
     """
     reasons = {arm.name: why_not_stackable(request, task, arm) for arm in request.arms}
     wanted = max(old.values(), key=len) if old else request.engine  # "loop" is the shortest name of an engine
     if wanted == "auto":
-        small = max(_parameters(task, arm, widths[arm.name]) for arm in request.arms) <= SMALL
-        runs = request.trials * len(request.seeds)
-        stack = task.host == "mlp" and not task.foreign and small and runs >= 4 and not any(reasons.values())
+        enough = request.trials * len(request.seeds) >= 4 and not task.foreign and not any(reasons.values())
         wanted = "loop"
-        if stack:
+        if enough and max(_flops(task, arm, widths[arm.name]) for arm in request.arms) <= SMALL:
             wanted = "stack-compiled" if task.steps >= COMPILE_FROM else "stack"
     if wanted == "loop":
         return {arm.name: "loop" for arm in request.arms}, []
@@ -135,9 +135,12 @@ def searched(arm: ArmSpec, task: Task) -> list[tuple[str, Any, Option]]:
     return found[: DIMENSIONS - SHARED]
 
 
-def _parameters(task: Task, arm: ArmSpec, widths: Sequence[int]) -> int:
-    rule = build_rule(task, arm, 0, widths, meta=True)
-    return sum(p.numel() for p in rule.parameters())
+def _flops(task: Task, arm: ArmSpec, widths: Sequence[int]) -> float:
+    """Of one training step; infinite where they can't be counted."""
+    try:
+        return flops_of(task, build_rule(task, arm, 0, widths, meta=True))[0]
+    except (NetwrightError, RuntimeError, TypeError):
+        return math.inf
 
 
 # Trial points ---------------------------------------------------------------------------------------------------------

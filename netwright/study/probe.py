@@ -159,7 +159,9 @@ def _only_lost(sound: list[int], j: int) -> Iterator[None]:
         sound.remove(j)
 
 
-def median_step_ratio(request: Request, task: Task, a: ArmSpec, a_widths: Sequence[int], b: ArmSpec, b_widths: Sequence[int]) -> tuple[float, float]:
+def median_step_ratio(
+    request: Request, task: Task, a: ArmSpec, a_widths: Sequence[int], b: ArmSpec, b_widths: Sequence[int]
+) -> tuple[float, float]:
     """Median over rounds of step time a / step time b, and half the distance of its quartiles."""
     torch.set_num_threads(request.threads)
     times = interleaved([Stepper(request, task, a, a_widths), Stepper(request, task, b, b_widths)])
@@ -169,7 +171,11 @@ def median_step_ratio(request: Request, task: Task, a: ArmSpec, a_widths: Sequen
 
 
 def probe(
-    request: Request, task: Task, widths: dict[str, tuple[int, ...]], sound: Collection[str], tell: Callable[[str], None] = lambda text: None
+    request: Request,
+    task: Task,
+    widths: dict[str, tuple[int, ...]],
+    sound: Collection[str],
+    tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[Cost], float | None]:
     """The cost of every arm, and the A/A ratio (the baseline timed against itself). Unknown figures are None, never 0.
 
@@ -198,12 +204,22 @@ def probe(
         ratios = [x / y for x, y in zip(times[-1], base, strict=False)] if twin else []
         aa = statistics.median(ratios) if ratios else None
         timed = dict(zip(steppers, times, strict=False))
-        return [_cost(request, task, arm, widths[arm.name], steppers.get(arm.name), timed.get(arm.name), base) for arm in request.arms], aa
+        return [
+            _cost(request, task, arm, widths[arm.name], steppers.get(arm.name), timed.get(arm.name), base) for arm in request.arms
+        ], aa
     finally:
         torch.set_num_threads(before)
 
 
-def _cost(request: Request, task: Task, arm: ArmSpec, widths: tuple[int, ...], stepper: Stepper | None, times: list[float] | None, base: list[float]) -> Cost:
+def _cost(
+    request: Request,
+    task: Task,
+    arm: ArmSpec,
+    widths: tuple[int, ...],
+    stepper: Stepper | None,
+    times: list[float] | None,
+    base: list[float],
+) -> Cost:
     if stepper is None or not times:
         return Cost(arm.name, widths=widths)
     try:

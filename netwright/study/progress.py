@@ -28,7 +28,13 @@ class Progress:
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bars
 
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[what]}"))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[what]}"),
+            )
             self.bar = Bars(*columns, console=Console(stderr=True), transient=True)
             self.bar.start()
         return self
@@ -50,7 +56,9 @@ class Progress:
             from rich.markup import escape
 
             self.bar.update(self.task, advance=n, what=escape(what))
-        elif not self.silent and (time.monotonic() - self.last > EVERY or self.done >= self.total > 0 and self.stage == "training"):
+        elif not self.silent and (
+            time.monotonic() - self.last > EVERY or self.done >= self.total > 0 and self.stage == "training"
+        ):
             self.last = time.monotonic()
             left = (self.last - self.begun) / max(self.done, 1) * (self.total - self.done)
             self.tell(f"{self.stage} {self.done}/{self.total}, about {left:.0f} s left ({what})")

@@ -176,5 +176,7 @@ def run_record(row: Mapping[str, Any]) -> RunRecord:
     """The inverse of to_json for a RunRecord; unknown fields of a newer minor version are ignored."""
     known = {f.name for f in dataclasses.fields(RunRecord)}
     values = {k: v for k, v in row.items() if k in known}
-    values["curve"] = tuple((int(s), float("nan") if a is None else a, float("nan") if b is None else b) for s, a, b in row.get("curve", ()))
+    values["curve"] = tuple(
+        (int(s), float("nan") if a is None else a, float("nan") if b is None else b) for s, a, b in row.get("curve", ())
+    )
     return RunRecord(**values)

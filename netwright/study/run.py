@@ -151,9 +151,15 @@ class Study:
                 tell(note)
             with Progress(tell, progress) as bar:
                 self._train(store, plan, bar)
-                widened = planning.widen(self.request, self.task, plan, store.records()) if not plan.widened and not store.looks() else {}
+                widened = (
+                    planning.widen(self.request, self.task, plan, store.records())
+                    if not plan.widened and not store.looks()
+                    else {}
+                )
                 if widened:
-                    plan = dataclasses.replace(plan, widened=widened, notes=(*plan.notes, *_widening(widened, self.request.trials)))
+                    plan = dataclasses.replace(
+                        plan, widened=widened, notes=(*plan.notes, *_widening(widened, self.request.trials))
+                    )
                     store.put_plan(plan.to_json())
                     tell(plan.notes[-1])
                     self._train(store, plan, bar)
@@ -290,7 +296,9 @@ class Study:
                 result = work.perform(job)
                 store.finish(result.records, result.weights)
 
-    def _cell(self, store: Store, plan: planning.Plan, arm: ArmSpec, seed: int, mine: list[RunRecord], best: RunRecord | None, key: str) -> Score | None:
+    def _cell(
+        self, store: Store, plan: planning.Plan, arm: ArmSpec, seed: int, mine: list[RunRecord], best: RunRecord | None, key: str
+    ) -> Score | None:
         crashes = [r for r in mine if r.state in CRASHES]
         if crashes:
             return Score(arm.name, seed, None, math.nan, dropped=f"{crashes[0].state}: {crashes[0].error}", key=key)
@@ -322,12 +330,20 @@ class Study:
 def _widening(widened: dict[str, tuple[float, float, int]], trials: int) -> Iterator[str]:
     for family, (lo, hi, extra) in widened.items():
         yield (
-            f"the best rate lay at the edge for most seeds: the range of {family} rules was widened once to [{lo:.2g}, {hi:.2g}], "
-            f"{extra} further trials beside {trials} for all its arms"
+            f"the best rate lay at the edge for most seeds: the range of {family} rules was widened once "
+            f"to [{lo:.2g}, {hi:.2g}], {extra} further trials beside {trials} for all its arms"
         )
 
 
-def compare(arms: Sequence[str | ArmSpec], task: str | Task = "digits", *, extend: bool = False, confirm: bool = False, tell: Tell | None = None, **options: Any) -> StudyResult:
+def compare(
+    arms: Sequence[str | ArmSpec],
+    task: str | Task = "digits",
+    *,
+    extend: bool = False,
+    confirm: bool = False,
+    tell: Tell | None = None,
+    **options: Any,
+) -> StudyResult:
     """Compare parts on a task: the first arm is the baseline. Returns the StudyResult; its report lies in the study's folder.
 
         netwright.compare(["relu", "golu"], task="digits", seeds=10, trials=5)

@@ -95,7 +95,7 @@ def slots_of(task: Task) -> tuple[str, ...]:
 
 
 def parse_arm(text: str, task: Task) -> ArmSpec:
-    """"golu", "swish:beta=2", "golu+mono-forward", or "default" (nothing changed) as an ArmSpec.
+    """ "golu", "swish:beta=2", "golu+mono-forward", or "default" (nothing changed) as an ArmSpec.
 
     Raises UnknownName with near names, Misfit where no slot of the task admits a part, or two want the same slot.
     """
@@ -186,6 +186,8 @@ def open_task(ref: str, options: Mapping[str, Any], budget: Mapping[str, int] | 
     if head.endswith(".py"):
         from netwright.usertask import load_file
 
+        if options:
+            raise BadInput(f"{ref} is a task of your own and takes no options; given {', '.join(options)}: set them in the file")
         task = load_file(ref)
     else:
         try:

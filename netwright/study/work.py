@@ -104,7 +104,15 @@ def _pool(task: Task, device: str) -> tuple[Tensor, Tensor]:
     return data.x.to(device), data.y.to(device)
 
 
-def build_rule(task: Task, arm: ArmSpec, seed: int, widths: Sequence[int], point: Mapping[str, Any] | None = None, device: str = "cpu", meta: bool = False) -> Rule:
+def build_rule(
+    task: Task,
+    arm: ArmSpec,
+    seed: int,
+    widths: Sequence[int],
+    point: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    meta: bool = False,
+) -> Rule:
     """The arm's rule over the arm's net, every value drawn from the stream of its own path.
 
     point: a trial point; whatever is not a shared dimension goes to the options of the part that searches it.
@@ -257,7 +265,9 @@ def failed_record(run: Run, state: str, error: BaseException | str, start: float
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out."""
     text = str(error).lower()
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in text or "can't allocate memory" in text
+    return (
+        isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in text or "can't allocate memory" in text
+    )
 
 
 def test_score(request: Request, arm: ArmSpec, run: Run, widths: Sequence[int], weights: bytes) -> float:

@@ -125,8 +125,8 @@ def tensors(part: TaskPart) -> None:
         shape, dtype = problem.output, torch.float32
         if problem.classes is not None:
             shape, dtype = problem.output[:-1], torch.int64
-        got, wanted = (tuple(data.y.shape[1:]), data.y.dtype), (shape, dtype)
-        expect(got == wanted, "shape and dtype of y", given=given, got=got, wanted=wanted)
+        found = (tuple(data.y.shape[1:]), data.y.dtype)
+        expect(found == (shape, dtype), "shape and dtype of y", given=given, got=found, wanted=(shape, dtype))
         if problem.classes is None:
             expect(data.y.isfinite().all(), "targets that aren't finite", given=given)
         else:
@@ -330,10 +330,9 @@ def learnable(part: TaskPart) -> None:
         x, y = data.split("val")
         scores.setdefault("`worst`", []).append(problem.worst)
         scores.setdefault("the best constant", []).append(problem.metric(constant(task, data).expand(len(y), -1), y))
-        for name, parts in (("default", {}), ("the control", {"rule": (task.control, {})})):
-            arm = ArmSpec(name, parts)  # type: ignore[arg-type]
-            rule = build_rule(task, arm, seed, task.widths)
-            if not parts:
+        for arm in (ArmSpec("default"), ArmSpec("the control", {"rule": (task.control, {})})):
+            name, rule = arm.name, build_rule(task, arm, seed, task.widths)
+            if name == "default":
                 scores.setdefault("the untrained net", []).append(problem.metric(predict(rule, x), y))
             rate = {"lr": task.lr[arm.rule_family(task)][2]}
             short = replace(Setting.of(task, seed, rate), steps=steps, evals=(steps,))

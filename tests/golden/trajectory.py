@@ -21,7 +21,10 @@ from netwright.train import train  # noqa: E402
 FILE = Path(__file__).with_name("trajectory.json")
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "sgd, batch norm, draws": (toys.Noisy, {}),
-    "adam, clip, cosine, weight decay": (toys.Whole, {"optimizer": "adam", "clip": 0.5, "schedule": "cosine", "weight_decay": 0.1}),
+    "adam, clip, cosine, weight decay": (
+        toys.Whole,
+        {"optimizer": "adam", "clip": 0.5, "schedule": "cosine", "weight_decay": 0.1},
+    ),
     "local losses, after_step": (toys.Local, {"optimizer": "adamw", "weight_decay": 0.01}),
 }
 

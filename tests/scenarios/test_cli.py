@@ -146,7 +146,9 @@ def test_check_stops_a_part_that_hangs(tmp_path: Path) -> None:
     (["check", "no.such.module:PART"], "no.such"),
     (["list", "activations"], "did you mean activation"),
 ])  # fmt: skip
-def test_bad_input_says_what_and_what_instead(words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_input_says_what_and_what_instead(
+    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     result = netwright_(*words, ok=False)
     assert result.exit_code == 2, result.output
@@ -163,7 +165,8 @@ def test_names_cannot_escape_into_paths_pages_or_terminals(tmp_path: Path, monke
     assert list(tmp_path.iterdir()) == []
     task = netwright.task(
         "../</script><img src=x onerror=alert(1)>\x1b[31m", model=_model, train=_data(40), val=_data(20), test=_data(20),
-        loss=_loss, metric=_accuracy, metric_name="accuracy", higher_is_better=True, worst=0.0, delta=0.01, steps=4, batch=8, lr=(1e-3, 1e-2),
+        loss=_loss, metric=_accuracy, metric_name="accuracy", higher_is_better=True, worst=0.0, delta=0.01, steps=4, batch=8,
+        lr=(1e-3, 1e-2),
     )  # fmt: skip
     netwright.compare(["relu", "golu"], task, seeds=2, trials=1)
     page = next(tmp_path.rglob("report.html"))
