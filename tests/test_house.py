@@ -100,7 +100,8 @@ def test_adding_a_part_is_adding_one_file(tmp_path: Path) -> None:
     (house / ".gitignore").write_text("__pycache__/\n*.pyi\n")
     subprocess.run([*git, "add", "-A"], check=True)
     subprocess.run([*git, "commit", "-qm", "before"], check=True)
-    files = {kind: [p for p in PART_FILES if p.relative_to(PACKAGE).parts[0] == kind.folder] for kind in catalogue.kinds().values()}
+    kinds = catalogue.kinds().values()
+    files = {kind: [p for p in PART_FILES if p.relative_to(PACKAGE).parts[0] == kind.folder] for kind in kinds}
     smallest = {kind: min(paths, key=lambda p: p.stat().st_size) for kind, paths in files.items()}
     added = []
     for kind, path in smallest.items():

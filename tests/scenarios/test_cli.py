@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 from typer.testing import CliRunner
 
 import netwright
@@ -166,7 +167,7 @@ def test_names_cannot_escape_into_paths_pages_or_terminals(tmp_path: Path, monke
     task = netwright.task(
         "../</script><img src=x onerror=alert(1)>\x1b[31m", model=_model, train=_data(40), val=_data(20), test=_data(20),
         loss=_loss, metric=_accuracy, metric_name="accuracy", higher_is_better=True, worst=0.0, delta=0.01, steps=4, batch=8,
-        lr=(1e-3, 1e-2),
+        lr=(1e-3, 1e-2), slot=nn.GELU,
     )  # fmt: skip
     netwright.compare(["relu", "golu"], task, seeds=2, trials=1)
     page = next(tmp_path.rglob("report.html"))
@@ -176,8 +177,6 @@ def test_names_cannot_escape_into_paths_pages_or_terminals(tmp_path: Path, monke
 
 
 def _model() -> Any:
-    from torch import nn
-
     return nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 2))
 
 
@@ -202,7 +201,6 @@ def _accuracy(out: Any, y: Any) -> float:
 def test_own_model_on_own_data(tmp_path: Path) -> None:
     """The README's example, in under 30 lines."""
     import torch
-    from torch import nn
 
     def model() -> nn.Module:
         return nn.Sequential(nn.Linear(4, 16), nn.GELU(), nn.Linear(16, 2))
