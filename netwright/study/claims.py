@@ -67,4 +67,4 @@ def record(part: Part, claim: Claim, study: Study, result: StudyResult) -> dict[
 
 def file_name(part: Part, claim: Claim) -> str:
     """Where the record of a claim lies in evidence/studies/."""
-    return f"{slug(part.id)}--{slug(claim.name)}.json"
+    return f"{slug(part.kind)}-{slug(part.name)}--{slug(claim.name)}.json"
