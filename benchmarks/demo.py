@@ -23,6 +23,7 @@ ARMS = ["relu", "gelu", "silu", "mish", "golu", "snake"]
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         words = ["-m", "netwright.cli", "compare", *ARMS, "--task", "digits", "--seeds", "10", "--tune", "5", "--json"]
+        load = os.getloadavg()
         before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         done = subprocess.run(
             [sys.executable, *words, "--out", str(Path(folder) / "demo")], check=True, capture_output=True, text=True
@@ -37,7 +38,7 @@ def main() -> None:
         "wall_seconds": round(wall, 1),
         "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "cores": os.cpu_count(),
-        "load_average_before": [round(v, 2) for v in os.getloadavg()],
+        "load_average_before": [round(v, 2) for v in load],
         "verdicts": {c["a"]: c["verdict"] for c in document["comparisons"]},
     }
     OUT.parent.mkdir(parents=True, exist_ok=True)

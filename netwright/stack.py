@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import types
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
@@ -162,7 +163,14 @@ class Stack:
 
     def gradients(self, x: Tensor, y: Tensor, draws: tuple[Tensor, ...] = ()) -> tuple[Tensor, dict[str, Tensor]]:
         """Losses (K,) and the gradient of each copy's own by name; x (K, B, ...), y (K, B, ...), draws along dim 0."""
-        return self._compute(self.params, self.fixed, self.buffers, x, y, *draws)
+        try:
+            return self._compute(self.params, self.fixed, self.buffers, x, y, *draws)
+        except Exception as error:
+            if not self.compiled:
+                raise
+            warnings.warn(f"the stack runs uncompiled ({type(error).__name__}: {str(error)[:200]})", stacklevel=2)
+            self.compiled, self._compute = False, self._gradients
+            return self._compute(self.params, self.fixed, self.buffers, x, y, *draws)
 
     @torch.no_grad()
     def step(self, x: Tensor, y: Tensor, draws: tuple[Tensor, ...] = (), factor: float = 1.0) -> Tensor:

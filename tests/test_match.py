@@ -10,7 +10,7 @@ from netwright.study.match import TOLERANCE, _price, match_widths, solve
 from netwright.study.spec import ArmSpec, make_request, open_task
 
 
-@pytest.mark.parametrize("match", ["params", "flops"])
+@pytest.mark.parametrize("match", ["params", pytest.param("flops", marks=pytest.mark.slow)])
 def test_every_part_that_can_be_matched_is_within_two_per_cent(match):
     task = open_task("digits", {})
     slots = {"activation": "activation", "mlp": "mlp"}

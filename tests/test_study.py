@@ -56,8 +56,8 @@ def run(out: Path, arms, **changes):
 
 
 def request_of(arms, task="moons", **changes):
-    made = open_task(task, {})
-    return make_request(made, task, {}, arms, **changes), made
+    request = make_request(open_task(task, {}), task, {}, arms, **changes)
+    return request, open_task(task, {}, request.budget)
 
 
 # Keys and fingerprints ------------------------------------------------------------------------------------------------
@@ -113,7 +113,6 @@ def test_a_key_names_everything_that_changes_a_result():
     assert len(set(keys)) == len(keys) == 2 * 10 * 5
     for changes in ({"precision": "fp64"}, {"steps": 5}, {"batch": 8}, {"engine": "loop"}):
         other, changed = request_of([a, b], **changes)
-        changed = planning.replace(task, **other.budget) if other.budget else task
         assert not set(keys) & {r.key for r in planning.runs_of(other, changed, planning.make_plan(other, changed))}, changes
     for field, value in (("data_hash", "x"), ("widths", {a: (3, 3), b: (3, 3)})):
         assert not set(keys) & {r.key for r in planning.runs_of(request, task, planning.replace(plan, **{field: value}))}, field
@@ -251,10 +250,12 @@ def engines(arms, task="moons", **changes):
     return found, why
 
 
-def test_auto_stacks_small_nets_and_loops_what_cannot_be_stacked():
+def test_auto_stacks_small_steps_and_loops_what_cannot_be_stacked(monkeypatch):
     assert set(engines(["default"])[0].values()) == {"stack"}
     assert set(engines(["default"], seeds=1, trials=1)[0].values()) == {"loop"}
-    assert set(engines(["default"], "digits:host=convnet,size=full")[0].values()) == {"loop"}
+    assert set(engines(["default"], "digits:host=convnet,size=full")[0].values()) == {"stack-compiled"}
+    monkeypatch.setattr(planning, "SMALL", 1e7)
+    assert set(engines(["default"], "digits:host=convnet")[0].values()) == {"loop"}
     assert set(engines(["default"], precision="amp")[0].values()) == {"loop"}
     found, why = engines(["default"], engine="stack", precision="amp")
     assert found == {"default": "loop"} and "mixed precision" in why[0]

@@ -21,11 +21,10 @@ from netwright.study.work import Job, build_rule
 
 #: Copies in one stack at most: the gain saturates here (benchmarks/engines.py), and several stacks occupy several cores.
 STACK = 32
-#: Floating-point operations of a training step up to which calls cost more than arithmetic on a CPU, so that stacking gains
-#: (benchmarks/auto.py).
-SMALL = 1e8
-#: Steps of one stack from which compiling it pays: 7 s of compiling against about 0.5 ms a step (benchmarks/engines.py).
-COMPILE_FROM = 20_000
+#: Floating-point operations of a training step up to which a stack beats the loop on a CPU (benchmarks/auto.py).
+SMALL = 1e9
+#: What one stack has to do before compiling it pays (benchmarks/auto.py): floating-point operations in all, or steps.
+COMPILE_FLOPS, COMPILE_STEPS = 2e12, 20_000
 EDGE = 0.1  # the outer share of a range that counts as its edge
 SHARED, DIMENSIONS = 2, 8  # of the Sobol sequence: rate and weight decay, then up to six of a part's own
 
@@ -99,9 +98,10 @@ def choose_engines(
     wanted = max(old.values(), key=len) if old else request.engine  # "loop" is the shortest name of an engine
     if wanted == "auto":
         enough = request.trials * len(request.seeds) >= 4 and not task.foreign and not any(reasons.values())
-        wanted = "loop"
-        if enough and max(_flops(task, arm, widths[arm.name]) for arm in request.arms) <= SMALL:
-            wanted = "stack-compiled" if task.steps >= COMPILE_FROM else "stack"
+        flops = max(_flops(task, arm, widths[arm.name]) for arm in request.arms) if enough else math.inf
+        wanted = "stack" if flops <= SMALL else "loop"
+        if wanted == "stack" and (task.steps >= COMPILE_STEPS or flops * task.steps * stack_size(request) >= COMPILE_FLOPS):
+            wanted = "stack-compiled"
     if wanted == "loop":
         return {arm.name: "loop" for arm in request.arms}, []
     engines = {arm.name: "loop" if reasons[arm.name] else wanted for arm in request.arms}
