@@ -14,8 +14,11 @@ from netwright.study.spec import Request
 from netwright.study.store import Store
 
 
-def outlook(request: Request, task: Task, folder: Path) -> list[str]:
-    """One line each: what can be concluded, what is run, how long it takes on this machine."""
+def outlook(request: Request, task: Task, folder: Path, limit: float | None = None) -> list[str]:
+    """One line each: what can be concluded, what is run, how long it takes on this machine.
+
+    limit: seconds a run may take. With it nothing is tried here, where a part that hangs could not be stopped.
+    """
     n, m = len(request.seeds), len(request.arms) - 1
     m = m * (m + 1) // 2 if request.all_pairs else m
     lines = [stats.attainable(n, m, look(request, folder)).sentence] if m else ["One arm: scores, but nothing to compare with."]
@@ -25,7 +28,10 @@ def outlook(request: Request, task: Task, folder: Path) -> list[str]:
     lines.append(
         f"{len(request.arms)} arms x {n} seeds x {request.trials} trials = {runs} runs of {task.steps} steps, engine {names}"
     )
-    lines.append(f"about {duration(estimate(request, task, engines))} of one core on this machine")
+    if limit is None:
+        lines.append(f"about {duration(estimate(request, task, engines))} of one core on this machine")
+    else:
+        lines.append(f"at most {duration(limit * runs)} of one core, by the limit of {limit:g} s a run")
     return lines
 
 

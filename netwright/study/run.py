@@ -129,7 +129,7 @@ class Study:
 
     def outlook(self) -> list[str]:
         """What a person should know first: the verdicts in reach, the number of runs, about how long it takes."""
-        return outlook(self.request, self.task, self.folder)
+        return outlook(self.request, self.task, self.folder, self.means.limit)
 
     # -- running
 
