@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine with Python 3.11 or later and a package index:
 #   make demo    compares six activations on the digits data and writes a report to demo/
-#   make test    runs every test
-# The others: check, check-all, bench, evidence, docs, clean.
+#   make test    runs every test but the slow ones
+# The others: test-all, check, check-all, bench, evidence, docs, clean.
 
 PYTHON ?= python3
 # What tests and bench need. [ray], [gpu] and the hub client of [data] are large and optional: make EXTRAS=bench,dev,ray test
@@ -15,7 +15,7 @@ READY := .venv/.ready
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := test
-.PHONY: demo test check check-all bench evidence docs clean
+.PHONY: demo test test-all check check-all bench evidence docs clean
 
 $(READY): pyproject.toml constraints.txt
 	@echo "== making .venv with [$(EXTRAS)] at the versions of constraints.txt"
@@ -31,6 +31,10 @@ demo: $(READY)
 	$(BIN)/netwright compare relu gelu silu mish golu snake --task digits --seeds 10 --tune 5 --out demo
 
 test: $(READY)
+	@echo "== every test but the slow ones (make test-all has those too), $(WORKERS) workers"
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
+
+test-all: $(READY)
 	@echo "== every test, $(WORKERS) workers"
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 

@@ -52,7 +52,6 @@ def test_nan_and_errors_are_rows_of_their_own_arm_in_this_process(bad):
     assert {s.value for s in result.scores if s.arm != "default"} == {result.worst}
 
 
-@pytest.mark.slow
 def test_every_kind_of_misbehaviour_costs_its_own_rows_and_no_other(bad):
     arms = ["default", "nanny", "raises", "sleeps", "bombs", "killed"]
     means = Means(executor="processes", workers=2, limit=20.0, memory=2 * 2**30)
@@ -70,7 +69,6 @@ def test_every_kind_of_misbehaviour_costs_its_own_rows_and_no_other(bad):
     assert not scores["default"].failed and not scores["default"].dropped
 
 
-@pytest.mark.slow
 def test_processes_leave_the_records_that_serial_does_without_a_main_guard(tmp_path):
     """Run as a script that has no guard and would start itself again in every worker."""
     script = tmp_path / "script.py"
