@@ -1,4 +1,4 @@
-"""What makes the project installable: metadata, pins, one place for the version, no leftovers of a workplace."""
+"""What makes the project installable: metadata, pins, one place for the version."""
 
 from __future__ import annotations
 
