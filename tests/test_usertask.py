@@ -23,7 +23,7 @@ from netwright.study.work import build_rule, data_of
 from netwright.train import Setting, train
 
 
-def refused(words: str, kind: type[NetwrightError] = BadInput, **changes: Any) -> None:
+def check_refused(words: str, kind: type[NetwrightError] = BadInput, **changes: Any) -> None:
     """The task is refused before anything runs, and the message holds the words."""
     with pytest.raises(kind, match=words):
         task(**changes)
@@ -84,7 +84,7 @@ NEEDED = ["model", "train", "val", "test", "loss", "metric", "higher_is_better",
 
 @pytest.mark.parametrize("name", NEEDED)
 def test_a_missing_argument_is_named(name: str) -> None:
-    refused(rf"lacks {name}=; a task needs model=, loss=.* and test=", **{name: ...})
+    check_refused(rf"lacks {name}=; a task needs model=, loss=.* and test=", **{name: ...})
 
 
 def test_all_missing_arguments_are_named_at_once() -> None:
@@ -132,12 +132,12 @@ def test_all_missing_arguments_are_named_at_once() -> None:
     ids=str,
 )
 def test_a_bad_argument_is_named(changes: dict[str, Any], words: str) -> None:
-    refused(words, **changes)
+    check_refused(words, **changes)
 
 
 @pytest.mark.parametrize(("name", "value", "near"), [("optimizer", "adamm", "adam"), ("schedule", "cosin", "cosine")])
 def test_an_unknown_name_suggests_near_ones(name: str, value: str, near: str) -> None:
-    refused(f"no {name} is called '{value}'; did you mean {near}", UnknownName, **{name: value})
+    check_refused(f"no {name} is called '{value}'; did you mean {near}", UnknownName, **{name: value})
 
 
 # Functions, on the dry run --------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ ONE = Net()
     ],
 )
 def test_a_broken_model_is_refused(model: Any, words: str) -> None:
-    refused(words, model=model)
+    check_refused(words, model=model)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_broken_model_is_refused(model: Any, words: str) -> None:
     ],
 )
 def test_a_broken_loss_is_refused(broken: Any, words: str) -> None:
-    refused(words, loss=broken)
+    check_refused(words, loss=broken)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_broken_loss_is_refused(broken: Any, words: str) -> None:
     ],
 )
 def test_a_broken_metric_is_refused(broken: Any, words: str) -> None:
-    refused(words, metric=broken)
+    check_refused(words, metric=broken)
 
 
 def test_a_metric_may_be_a_scalar_tensor_or_numpys() -> None:
@@ -272,7 +272,7 @@ def spoilt(value: float, row: int = 7, column: int = 2) -> tuple[Tensor, Tensor]
     ],
 )
 def test_bad_data_are_named_by_split_and_place(changes: dict[str, Any], words: str) -> None:
-    refused(words, **changes)
+    check_refused(words, **changes)
 
 
 def test_labels_beyond_the_outputs_are_named() -> None:
@@ -282,8 +282,8 @@ def test_labels_beyond_the_outputs_are_named() -> None:
     assert made.problem.classes == 3 and made.problem.gives == {"labels", "vector"}
     assert made.problem.encode is not None and made.problem.encode(torch.tensor([2])).tolist() == [[0, 0, 1]]
     x, y = labelled["test"]
-    refused("test y, row 5 is label 3, but the model has 3 outputs", **settings, **labelled | {"test": (x, at(y, 5, 3))})
-    refused("test y, row 1 is label -1", **settings, **labelled | {"test": (x, at(y, 1, -1))})
+    check_refused("test y, row 5 is label 3, but the model has 3 outputs", **settings, **labelled | {"test": (x, at(y, 5, 3))})
+    check_refused("test y, row 1 is label -1", **settings, **labelled | {"test": (x, at(y, 1, -1))})
 
 
 def at(y: Tensor, row: int, label: int) -> Tensor:
@@ -380,4 +380,4 @@ def test_a_split_missing_from_what_data_returns_suggests_near_names() -> None:
 
 
 def test_a_split_that_raises_is_named() -> None:
-    refused(r"val\(0\) raised RuntimeError: oh no", val=fails)
+    check_refused(r"val\(0\) raised RuntimeError: oh no", val=fails)

@@ -81,13 +81,6 @@ def give_task(ref: str, task: Task) -> None:
     _GIVEN[ref] = task
 
 
-def on_device(data: Data, device: str) -> Data:
-    """The data on a device."""
-    if device == "cpu":
-        return data
-    return Data(*(t.to(device) for t in (data.x, data.y, data.train, data.val, data.test)))
-
-
 @lru_cache(maxsize=64)
 def data_of(task: Task, seed: int, device: str) -> Data:
     """One seed's data; pools are shared between seeds where the task shares them."""
