@@ -256,7 +256,15 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def _factory(part: Any, options: Mapping[str, Any]) -> Factory:
-    return lambda channels, channel_dim: part.build(channels=channels, channel_dim=channel_dim, **options)
+    one: list[nn.Module] = []
+
+    def make(channels: int, channel_dim: int) -> nn.Module:
+        if one and part.shared:
+            return one[0]
+        one[:] = [part.build(channels=channels, channel_dim=channel_dim, **options)]
+        return one[0]
+
+    return make
 
 
 def fill_named(parts: Mapping[str, Any]) -> dict[str, Factory]:

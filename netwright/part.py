@@ -134,6 +134,19 @@ class Learn:
 
 
 @dataclass(frozen=True)
+class State:
+    """A running statistic of a stateful activation: a buffer, one number for the module or one a channel."""
+
+    name: str
+    init: float
+    per: str = "channel"
+
+    def __post_init__(self) -> None:
+        if self.per not in ("tensor", "channel"):
+            raise BadInput(f"State({self.name!r}) per={self.per!r}; allowed: 'tensor', 'channel'")
+
+
+@dataclass(frozen=True)
 class Option:
     """A keyword a part takes when built. `search`: (lo, hi, "log"|"linear") makes it a tuning dimension."""
 
@@ -192,6 +205,11 @@ class Part(ABC):
     @property
     def id(self) -> str:
         return f"{self.kind}/{self.name}"
+
+    @property
+    def why_not_stackable(self) -> str:
+        """Why copies of a net with this part can't be trained as one stack, or ''."""
+        return ""
 
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All options with `given` laid over the defaults, each checked; raises on an unknown or misfit option."""

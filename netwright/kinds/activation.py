@@ -5,7 +5,7 @@ Shape classes
     rowwise      acts along the channel dim; the reference takes and returns a list
     gated        two equal halves of the channel dim in, one out; fills the slot `mlp`, never `activation`
     channels     y has ratio times the channels of x; the reference takes and returns a list
-    stateful     behaves differently in training and evaluation; brings its own module and two references
+    stateful     behaves differently in training and evaluation: running statistics, random draws; two references
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from netwright.fused import fuse, own_code
 from netwright.kinds import Kind
-from netwright.part import BadInput, Claim, Example, Identity, Learn, Option, Paper, Part
+from netwright.part import BadInput, Claim, Example, Identity, Learn, Option, Paper, Part, State
 
 SHAPES = ("elementwise", "rowwise", "gated", "channels", "stateful")
 ALWAYS = ("smooth", "monotone", "odd", "even", "scale_invariant")
@@ -44,6 +44,7 @@ class Tags:
     kinks: tuple[float, ...] = ()  # where the derivative jumps at the default setting; empty exactly where smooth
     delicate: bool = False  # half-precision inputs are computed in float32
     exact_gradient: bool = True  # the backward is the derivative of the forward
+    twice: bool = True  # with fused=True the backward can itself be differentiated
     scale_invariant: bool = False  # f(c x) = f(x) for c > 0
     always: tuple[str, ...] = ()
     no_dtypes: tuple[str, ...] = ()  # e.g. ("float16",): a dtype the kernel lacks
@@ -68,28 +69,43 @@ class ActivationPart(Part):
     cls: str = ""
     reference: Callable[..., Any] | None = None
     reference_eval: Callable[..., Any] | None = None
+    backward: Callable[..., float] | None = None  # the declared derivative, where it is not that of fn
     learn: tuple[Learn, ...] = ()
+    state: tuple[State, ...] = ()  # running statistics of a stateful part
+    draw: Callable[..., tuple[Tensor, ...]] | None = None  # all that a stateful part draws at random in training
+    evaluate: Callable[..., Tensor] | None = None  # what a stateful part computes in evaluation
+    shared: bool = False  # one module serves every place of a net
     values: Mapping[float, float] | None = None
     examples: tuple[Example, ...] = ()
     limits: tuple[float, float] | None = None  # of f at -inf and +inf; math.nan where there is none
     ratio: float = 1.0  # channels out / channels in
     flops: float = 1.0  # elementwise operations an output element, exponentials counted as one each
-    module_class: type[nn.Module] | None = None  # written by hand where a state needs it
+    module_class: type[nn.Module] | None = None  # written by hand where a generated one can't serve
+    fused: Callable[..., Tensor] | None = None  # a path for fused=True written by hand, where it wins by measure
+    kept: float = 4.0  # bytes an input element that fused=True keeps for the backward, in float32
 
-    #: fn, compiled forward and backward at its first call, keeping only its tensor arguments (netwright.fused).
-    fused_fn: Callable[..., Tensor] = field(init=False, repr=False, compare=False)
+    #: `fused`, or fn compiled at its first call, forward and backward, keeping only its tensor arguments.
+    fused_fn: Callable[..., Any] = field(init=False, repr=False, compare=False)
     #: The options fn itself takes; the others only choose initial values.
     fn_options: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         taken = inspect.signature(self.fn).parameters if self.options else {}  # a built-in has no signature to read
-        object.__setattr__(self, "fused_fn", fuse(self.compiled or self.fn, self.id))
+        # What returns new statistics besides its output is left as it is written.
+        plain = self.fn if self.state else fuse(self.compiled or self.fn, self.id)
+        object.__setattr__(self, "fused_fn", self.fused or plain)
         object.__setattr__(self, "fn_options", frozenset(o.name for o in self.options if o.name in taken))
 
     @property
     def kind(self) -> str:
         return "activation"
+
+    @property
+    def why_not_stackable(self) -> str:
+        if self.tags.shape == "stateful":
+            return f"{self.id} keeps statistics or draws random numbers inside the forward"
+        return f"{self.id} is one module for all places" if self.shared else ""
 
     def slots(self) -> tuple[str, ...]:
         return ("mlp",) if self.tags.shape == "gated" else ("activation",)
@@ -114,6 +130,7 @@ class Activation(nn.Module):
 
     part: ActivationPart
     no_decay: frozenset[str]
+    generator: torch.Generator | None = None  # of the draws of a stateful part; None: torch's default, as in nn.Dropout
 
     def _setup(self, channels: int | None, channel_dim: int, fused: bool, given: Mapping[str, Any]) -> None:
         part = self.part
@@ -128,8 +145,11 @@ class Activation(nn.Module):
         self.options = part.resolve(given)
         self.per = self.options.pop("per", None)
         learnable = self.options.pop("learnable", True)
-        if self.per == "channel" and channels is None:
-            raise BadInput(f"{part.id}: per='channel' needs channels=, the size of dimension {channel_dim}")
+        if channels is None and (self.per == "channel" or any(item.per == "channel" for item in part.state)):
+            why = "per='channel'" if self.per == "channel" else "one statistic a channel"
+            raise BadInput(f"{part.id}: {why} needs channels=, the size of dimension {channel_dim}")
+        for item in part.state:
+            self.register_buffer(item.name, torch.empty(channels if item.per == "channel" and channels else 1))
         self._inits = {item.name: self._initial(item) for item in part.learn}
         for name, init in self._inits.items():
             shape: tuple[int, ...] = (len(init),) if isinstance(init, tuple) else ()
@@ -151,7 +171,9 @@ class Activation(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Every learnable parameter back to its declared initial value (nothing random: the generator stays unused)."""
+        """Parameters and statistics back to their declared initial values (nothing random: the generator stays unused)."""
+        for statistic in self.part.state:
+            self.get_buffer(statistic.name).fill_(statistic.init)
         for name, init in self._inits.items():
             parameter = self.get_parameter(name)
             value = torch.tensor(init, dtype=parameter.dtype, device="cpu")
@@ -169,12 +191,15 @@ class Activation(nn.Module):
             if item.bounds is not None:
                 p = p.clamp(*item.bounds)
             if self.per == "channel":
-                trailing = x.dim() - 1 - self.channel_dim % x.dim()
-                p = p.reshape(p.shape + (1,) * trailing)
+                p = self._along(p, x)
             elif not isinstance(self._inits[item.name], tuple):
                 p = p.reshape(())
             out.append(p)
         return out
+
+    def _along(self, values: Tensor, x: Tensor) -> Tensor:
+        """One value a channel (in the last dimension) as it broadcasts against x."""
+        return values.reshape(values.shape + (1,) * (x.dim() - 1 - self.channel_dim % x.dim()))
 
     def _check(self, x: Tensor) -> None:
         part, dim = self.part, self.channel_dim
@@ -186,7 +211,8 @@ class Activation(nn.Module):
             return
         if not -x.dim() <= dim < x.dim():
             raise BadInput(f"{part.id}: channel_dim={dim}, but the input has {x.dim()} dimensions (shape {tuple(x.shape)})")
-        if self.per == "channel" and x.shape[dim] != self.channels:
+        wants = self.per == "channel" or any(item.per == "channel" for item in part.state)
+        if wants and x.shape[dim] != self.channels:
             raise BadInput(f"{part.id}: dimension {dim} of the input has size {x.shape[dim]}; expected channels={self.channels}")
         if part.tags.shape == "gated" and x.shape[dim] % 2:
             raise BadInput(f"{part.id}: dimension {dim} of the input has size {x.shape[dim]}; expected an even size")
@@ -199,7 +225,27 @@ class Activation(nn.Module):
             options["dim"] = self.channel_dim
         function = part.fused_fn if self.fused else part.fn
         work = torch.float32 if part.tags.delicate and x.dtype in LOW else x.dtype
-        return function(x.to(work), *(p.to(work) for p in self.learned(x)), **options).to(x.dtype)
+        learned = [p.to(work) for p in self.learned(x)]
+        if part.tags.shape == "stateful":
+            return self._stateful(function, x.to(work), learned, options).to(x.dtype)
+        return function(x.to(work), *learned, **options).to(x.dtype)
+
+    def _stateful(self, function: Callable[..., Any], x: Tensor, learned: list[Tensor], options: dict[str, Any]) -> Tensor:
+        """A pass in training, which draws and brings the statistics up to date, or one in evaluation."""
+        part = self.part
+        kept = [getattr(self, item.name) for item in part.state]
+        state = [self._along(b, x).to(x.dtype) if item.per == "channel" else b.reshape(()).to(x.dtype)
+                 for item, b in zip(part.state, kept, strict=True)]  # fmt: skip
+        if not self.training and part.evaluate is not None:
+            return part.evaluate(x, *learned, *state, **options)
+        draws = part.draw(x, self.generator, **options) if part.draw else ()
+        y = function(x, *learned, *state, *draws, **options)
+        if part.state:
+            y, *new = y
+            with torch.no_grad():
+                for buffer, value in zip(kept, new, strict=True):
+                    buffer.copy_(value.reshape(buffer.shape))
+        return y
 
     def extra_repr(self) -> str:
         shown: dict[str, Any] = dict(self.options)
@@ -256,7 +302,14 @@ def activation(
     equals_at_init: tuple[str, ...] = (),
     retired: str = "",
     reference_eval: Callable[..., Any] | None = None,
+    backward: Callable[..., float] | None = None,
+    state: tuple[State, ...] = (),
+    draw: Callable[..., tuple[Tensor, ...]] | None = None,
+    evaluate: Callable[..., Tensor] | None = None,
+    shared: bool = False,
     compiled: Callable[..., Tensor] | None = None,
+    fused: Callable[..., Tensor] | None = None,
+    kept: float = 4.0,
     module_class: type[nn.Module] | None = None,
 ) -> ActivationPart:
     """Declare an activation.
@@ -266,6 +319,16 @@ def activation(
     name: by default fn's name with '-' for '_'. summary: by default the first line of the file's docstring.
     ratio: channels out / channels in; 1/2 for gated by default.
     compiled: another writing of fn for fused=True, where the compiler makes more of it; checked to be equal.
+    fused: a whole path for fused=True, called like fn; kept: bytes an input element it keeps for the backward.
+    backward(x, *learned, **options): with Tags(exact_gradient=False), the derivative the backward declares to be.
+    shared: one module (one set of parameters) serves every place of a net.
+
+    A stateful part also declares state=, draw= and evaluate=:
+        training    fn(x, *learned, *state, *draws, dim=, **options) -> y, with state (y, *new state)
+        evaluation  evaluate(x, *learned, *state, dim=, **options) -> y; without it, what training computes
+        draws       draw(x, generator, dim=, **options) -> tensors; generator None is torch's default one
+    with references of a batch (a list of rows, one value a channel as a list): reference(rows, *learned, *state, *draws,
+    **options) -> rows, or (rows, *new state); reference_eval(rows, *learned, *state, **options) -> rows.
     """
     tags = tags or Tags()
     extra: tuple[Option, ...] = ()
@@ -282,7 +345,8 @@ def activation(
         options=options + extra, identities=identities, claims=claims, deviations=deviations, uses=uses,
         alias_of=alias_of, equals_at_init=equals_at_init, retired=retired, module=reference.__module__, fn=fn, cls=cls,
         reference=reference, reference_eval=reference_eval, learn=learn, values=values, examples=examples,
-        limits=limits, compiled=compiled, flops=flops, module_class=module_class,
+        limits=limits, compiled=compiled, flops=flops, module_class=module_class, backward=backward, state=state, draw=draw,
+        evaluate=evaluate, shared=shared, fused=fused, kept=kept,
         ratio=ratio if ratio is not None else (0.5 if tags.shape == "gated" else 1.0),
     )  # fmt: skip
 

@@ -118,8 +118,12 @@ def why_not_stackable(request: Request, task: Task, arm: ArmSpec) -> str:
         return "weight decay is tuned, and copies of a stack share it"
     if request.trials > 1 and (own := [f"{slot} {option.name}" for slot, _, option in searched(arm, task)]):
         return f"its own options are tuned ({', '.join(own)}), and copies of a stack share them"
-    part, options = arm.filled(task)["rule"]
+    filled = arm.filled(task)
+    part, options = filled.pop("rule")
     tags = part.tags_at(**options)
+    for value in filled.values():
+        if not isinstance(value, str) and (why := value[0].why_not_stackable):
+            return why
     if tags.closed_form:
         return "it is solved in closed form, not in steps"
     return "" if tags.stackable else tags.why_not_stackable
