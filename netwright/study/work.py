@@ -207,7 +207,11 @@ def _alone(job: Job, task: Task, run: Run) -> tuple[RunRecord, bytes | None]:
         rule = build_rule(task, job.arm, run.seed, job.widths, run.point, job.request.device)
         data = data_of(task, run.seed, job.request.device)
         part, options = job.arm.filled(task)["rule"]
-        outcome = train(rule, data, setting_of(job, task, run), part.tags_at(**options).closed_form)
+        setting = setting_of(job, task, run)
+        # What draws inside a forward, such as dropout, takes the default generator: seeded for the run, then restored.
+        with torch.random.fork_rng(devices=[] if job.request.device == "cpu" else None):
+            torch.manual_seed(derive(setting.seed, "forward"))
+            outcome = train(rule, data, setting, part.tags_at(**options).closed_form)
     except Exception as error:
         return failed_record(run, "oom" if out_of_memory(error) else "failed", error, start), None
     return _record(run, outcome, "loop", time.perf_counter() - start)

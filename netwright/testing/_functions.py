@@ -15,6 +15,7 @@ from netwright.testing import Skip, expect
 from netwright.testing._settings import (
     agree,
     agree_rows,
+    arguments_of,
     dtypes,
     elementwise,
     grid,
@@ -34,8 +35,12 @@ def _only(part: ActivationPart, *shapes: str) -> None:
         raise Skip(f"says nothing of the shape class {part.tags.shape}")
 
 
+STATELESS = ("elementwise", "rowwise", "gated", "channels")
+
+
 def reference(part: ActivationPart) -> None:
     """In float64 the function equals its reference, at the default, perturbed and every other setting."""
+    _only(part, *STATELESS)
     for label, built in settings(part):
         if elementwise(part):
             x = grid()[::3].clamp(-30, 30)
@@ -50,6 +55,7 @@ def reference(part: ActivationPart) -> None:
 
 def numbers(part: ActivationPart) -> None:
     """On [-100, 100] every dtype is within 4 ulp or 1e-5 of the float64 reference, or infinite where that can't fit."""
+    _only(part, *STATELESS)
     for dtype in dtypes(part):
         largest = torch.finfo(dtype).max
         for label, built in settings(part, choices=False):
@@ -100,13 +106,14 @@ def values(part: ActivationPart) -> None:
         agree("declared value", x, got, list(part.values.values()), lambda w: 1e-6 * max(1.0, abs(w)))
     for example in part.examples:
         row = torch.tensor(example.input, dtype=torch.float64)
-        got_row = module(part, row.shape[-1], **example.options)(row)
+        got_row = module(part, row.shape[-1], **example.options).train()(row)
         error = (got_row - torch.tensor(example.output, dtype=torch.float64)).abs().max()
         expect(error <= example.tolerance, "example", given=example.input, got=got_row.tolist(), wanted=example.output)
 
 
 def gradients(part: ActivationPart) -> None:
     """Gradients are never NaN for finite input: on [-100, 100] at every setting, up to the largest by default."""
+    _only(part, *STATELESS)
     for dtype in dtypes(part):
         for label, built in settings(part):
             built = built.to(dtype)
@@ -133,6 +140,9 @@ def _no_nan(what: str, x: Tensor, got: Tensor) -> None:
 
 def gradcheck(part: ActivationPart) -> None:
     """Autograd agrees with finite differences away from kinks, and lies between the one-sided slopes at them."""
+    _only(part, *STATELESS)
+    if part.backward is not None:
+        raise Skip("the check backward compares its gradient with the one it declares")
     kinks, label, agrees = part.tags.kinks, "", True
     for name, built in settings(part, 4):
         x = torch.randn(5, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 2
@@ -162,6 +172,32 @@ def gradcheck(part: ActivationPart) -> None:
             got=slope,
             wanted=f"{lo:.6g} to {hi:.6g}",
         )
+
+
+def backward(part: ActivationPart) -> None:
+    """A gradient that isn't the derivative of the forward is the one the part declares."""
+    if part.backward is None:
+        said = part.tags.exact_gradient or not elementwise(part)
+        expect(said, "declares exact_gradient=False and no backward=, the derivative that it uses instead")
+        raise Skip("its gradient is the derivative of its forward" if part.tags.exact_gradient else "not elementwise")
+    expect(not part.tags.exact_gradient, "declares backward= and not Tags(exact_gradient=False)")
+    near = torch.linspace(-8.0, 8.0, 12_801, dtype=torch.float64)  # steps of 1/800: no declared kink is between two
+    for label, built in settings(part):
+        learned, options = arguments_of(part, built)
+        x = torch.cat((grid(), near, torch.tensor(part.tags.kinks, dtype=torch.float64))).requires_grad_()
+        got = torch.autograd.grad(scalar(built, x).sum(), x)[0].tolist()
+        wanted = [part.backward(value, *learned, **options) for value in x.tolist()]
+        agree(f"differs from the declared backward at the {label}", x.tolist(), got, wanted, lambda w: 1e-9 * max(1.0, abs(w)))
+    step = 1e-5
+    inside = near[[bool(((v - torch.tensor(part.tags.kinks)).abs() > 2 * step).all()) for v in near]]
+    built = module(part)
+    slopes = (scalar(built, inside + step) - scalar(built, inside - step)) / (2 * step)
+    learned, options = arguments_of(part, built)
+    declared = torch.tensor([part.backward(v, *learned, **options) for v in inside.tolist()], dtype=torch.float64)
+    expect(
+        bool(((slopes - declared).abs() > 1e-3).any()),
+        "declares exact_gradient=False, but its backward is the derivative of its forward",
+    )
 
 
 def smooth(part: ActivationPart) -> None:

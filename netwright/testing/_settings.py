@@ -28,8 +28,8 @@ def dtypes(part: ActivationPart, *others: torch.dtype) -> list[torch.dtype]:
 
 
 def module(part: ActivationPart, channels: int = 1, dtype: torch.dtype = torch.float64, **options: Any) -> nn.Module:
-    """The part's module along the last dimension."""
-    return part.build(channels=channels, channel_dim=-1, **options).to(dtype)
+    """The part's module along the last dimension; a stateful one in evaluation."""
+    return part.build(channels=channels, channel_dim=-1, **options).to(dtype).train(part.tags.shape != "stateful")
 
 
 def perturb(part: ActivationPart, index: int) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def settings(part: ActivationPart, channels: int = 1, choices: bool = True) -> I
                     yield f"{option.name}={value!r}", module(part, channels, **{option.name: value})
 
 
-def numbers(part: ActivationPart, built: Any) -> tuple[list[Any], dict[str, Any]]:
+def arguments_of(part: ActivationPart, built: Any) -> tuple[list[Any], dict[str, Any]]:
     """The learnable parameters of a module, as the reference takes them, and its options."""
     learned = []
     for item, p in zip(part.learn, built.learned(torch.zeros(1, 1)), strict=True):
@@ -84,7 +84,7 @@ def numbers(part: ActivationPart, built: Any) -> tuple[list[Any], dict[str, Any]
 
 def referenced(part: ActivationPart, built: nn.Module, x: Sequence[Any]) -> list[Any]:
     """The reference at each x: numbers for elementwise parts, rows for the others."""
-    learned, options = numbers(part, built)
+    learned, options = arguments_of(part, built)
     assert part.reference is not None
     return [part.reference(value, *learned, **options) for value in x]
 

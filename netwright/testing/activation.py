@@ -15,6 +15,7 @@ from netwright.kinds.activation import ActivationPart
 from netwright.part import BadInput, NetwrightError, UnknownName
 from netwright.testing import Check, Skip, expect
 from netwright.testing import _functions as functions
+from netwright.testing import _stateful as stateful
 from netwright.testing._settings import dtypes, module, settings, shift
 
 WIDTH = 6
@@ -243,7 +244,9 @@ def autocast(part: ActivationPart) -> None:
 
 
 def saved_bytes(part: ActivationPart) -> None:
-    """fused=True keeps the input (4 bytes an element in float32) and the parameters for the backward, no more."""
+    """fused=True keeps what is declared (the input: 4 bytes an element in float32) and the parameters, no more."""
+    if part.tags.shape == "stateful":
+        raise Skip("stateful: evaluated as it is written")
     built, x = part.build(channels=WIDTH, channel_dim=-1, fused=True), batch(64, WIDTH, dtype=torch.float32)
     kept: dict[int, int] = {}
 
@@ -253,12 +256,14 @@ def saved_bytes(part: ActivationPart) -> None:
 
     with uncompiled(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         built(x.requires_grad_())
-    wanted = 4 * x.numel() + sum(8 * p.numel() for p in built.parameters())  # as stored, and clamped to bounds
+    wanted = part.kept * x.numel() + sum(8 * p.numel() for p in built.parameters())  # as stored, and clamped to bounds
     expect(sum(kept.values()) <= wanted, "bytes kept for the backward", got=sum(kept.values()), wanted=f"at most {wanted}")
 
 
 def fused(part: ActivationPart) -> None:
     """fused=True equals the plain writing: output, gradients of input and parameters, double backward, vmap."""
+    if part.tags.shape == "stateful":
+        raise Skip("stateful: evaluated as it is written")
     plain = shift(part.build(channels=WIDTH, channel_dim=-1), 0)
     quick = shift(part.build(channels=WIDTH, channel_dim=-1, fused=True), 0)
     x = (3 * batch(32, WIDTH, dtype=torch.float32)).requires_grad_()
@@ -267,20 +272,31 @@ def fused(part: ActivationPart) -> None:
     for built in (plain, quick):
         y = built(x)
         first = torch.autograd.grad((y * weight).sum(), (x, *built.parameters()), create_graph=True)
-        second = torch.autograd.grad(torch.stack([g.square().sum() for g in (y, *first)]).sum(), x)
         slopes = torch.func.vmap(torch.func.grad(lambda row, b=built: b(row).sum()))(x.detach())
-        results.append((y, *first, *second, slopes))
+        results.append([y, *first, slopes])
+        if part.tags.twice:
+            results[-1] += torch.autograd.grad(torch.stack([g.square().sum() for g in (y, *first)]).sum(), x)
+        elif built is quick:
+            expect(_refused(first[0], x), "declares twice=False, but its fused backward can be differentiated")
     if not compiler.usable:
         _without_compiler()
     names = (
         "output",
         "gradient",
         *(f"gradient of {item.name}" for item in part.learn),
-        "second gradient",
         "vmap of grad",
+        "second gradient",
     )
-    for name, ours, theirs in zip(names, results[1], results[0], strict=True):
+    for name, ours, theirs in zip(names, results[1], results[0], strict=False):
         same(f"fused {name}", ours.detach(), theirs.detach(), 2e-5)
+
+
+def _refused(gradient: Tensor, x: Tensor) -> bool:
+    try:
+        torch.autograd.grad(gradient.sum(), x)
+    except RuntimeError:
+        return True
+    return False
 
 
 def _without_compiler() -> None:
@@ -314,10 +330,11 @@ CHECKS = (
         Check(name, getattr(functions, name))
         for name in (
             "reference", "numbers", "infinities", "limits", "values", "gradients", "gradcheck", "smooth", "monotone",
-            "parity", "scale_invariant", "identities",
+            "parity", "scale_invariant", "identities", "backward",
         )
     ),
     *(Check(f.__name__, f) for f in (shape, dtype, arguments, learnable, copies, meta, vmap, autocast, saved_bytes)),
+    *(Check(f.__name__, f) for f in (stateful.training, stateful.evaluation)),
     Check("fused", fused, needs_compile=True),
     Check("compiled", compiled, needs_compile=True),
 )  # fmt: skip
