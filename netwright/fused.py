@@ -128,6 +128,56 @@ def fuse(fn: Function, label: str) -> Function:
     return fused
 
 
+def fuse_kept(fn: Function, forward: Function, backward: Function, label: str) -> Function:
+    """fn(x, **options) by a forward and a backward written by hand, for parts that need keep less than x, or recompute nothing.
+
+    forward(x, **options) -> (y, *kept) and backward(gradient, *kept, **options) -> gradient of x are compiled, and nothing
+    but `kept` stays for the backward. Inside an outer torch.compile fn takes their place. Where the gradient follows from y,
+    forward returns y alone, and backward(gradient, y, **options) is differentiated through y too in a double backward.
+    """
+
+    @cache
+    def closed(options: tuple[tuple[str, Any], ...]) -> Function:
+        constants = dict(options)
+
+        def ahead(x: Tensor) -> Tensor | tuple[Tensor, ...]:
+            return forward(x, **constants)
+
+        def back(gradient: Tensor, *kept: Tensor) -> Tensor:
+            return backward(gradient, *kept, **constants)
+
+        forward_kernel, backward_kernel = _Lazy(own_code(ahead), label), _Lazy(own_code(back), label)
+
+        class Kept(torch.autograd.Function):
+            generate_vmap_rule = True
+
+            @staticmethod
+            def forward(x: Tensor) -> Tensor | tuple[Tensor, ...]:
+                return forward_kernel(x)
+
+            @staticmethod
+            def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
+                if isinstance(output, Tensor):
+                    ctx.save_for_backward(output)
+                else:
+                    ctx.mark_non_differentiable(*output[1:])
+                    ctx.save_for_backward(*output[1:])
+
+            @staticmethod
+            def backward(ctx: Any, gradient: Tensor, *_: Any) -> Tensor:
+                return backward_kernel(gradient, *ctx.saved_tensors)
+
+        return Kept.apply
+
+    def fused(x: Tensor, **options: Any) -> Tensor:
+        if torch.compiler.is_compiling():
+            return fn(x, **options)
+        y = closed(tuple(sorted(options.items())))(x)
+        return y if isinstance(y, Tensor) else y[0]
+
+    return fused
+
+
 def _function(plain: Function, label: str) -> Function:
     forward_kernel = _Lazy(plain, label)
 

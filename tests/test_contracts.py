@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from itertools import combinations
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ import torch
 from netwright import catalogue
 from netwright.part import Part
 from netwright.testing import apply, checks, in_sample
-from netwright.testing._functions import agreement
+from netwright.testing._functions import twins
 
 KINDS = sorted(catalogue.kinds())
 CASES = [(part, check) for part in catalogue.parts() for check in checks(part.kind) if in_sample(part, check)]
@@ -57,10 +56,9 @@ def test_every_activation_builds_on_meta_in_a_fresh_process() -> None:
 
 def test_parts_that_agree_say_so() -> None:
     """Equal at the default and two perturbed settings: alias_of. Equal at the default only: equals_at_init."""
-    for a, b in combinations(catalogue.parts("activation"), 2):
-        found = agreement(a, b)
+    for a, b, found in twins(catalogue.parts("activation")):  # type: ignore[arg-type]
         if found == "alias":
             assert b.id == a.alias_of or a.id == b.alias_of, f"{a.id} and {b.id} are one function; declare alias_of"
-        elif found == "init":
+        else:
             declared = b.id in a.equals_at_init or a.id in b.equals_at_init
             assert declared, f"{a.id} and {b.id} agree at their defaults; declare equals_at_init"

@@ -159,7 +159,7 @@ def test_files_and_folders_stay_small() -> None:
 
 # Law 3 ----------------------------------------------------------------------------------------------------------------
 
-COMMON = {"__future__", "torch", "math", "typing", "dataclasses", "collections.abc", "functools", "netwright.part"}
+COMMON = {"__future__", "torch", "math", "typing", "dataclasses", "collections.abc", "functools", "itertools", "netwright.part"}
 
 
 @pytest.mark.parametrize("path", PART_FILES, ids=lambda p: p.stem)

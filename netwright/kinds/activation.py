@@ -19,7 +19,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.fused import fuse, own_code
+from netwright.fused import fuse, fuse_kept, own_code
 from netwright.kinds import Kind
 from netwright.part import BadInput, Claim, Example, Identity, Learn, Option, Paper, Part, State
 
@@ -44,7 +44,6 @@ class Tags:
     kinks: tuple[float, ...] = ()  # where the derivative jumps at the default setting; empty exactly where smooth
     delicate: bool = False  # half-precision inputs are computed in float32
     exact_gradient: bool = True  # the backward is the derivative of the forward
-    twice: bool = True  # with fused=True the backward can itself be differentiated
     scale_invariant: bool = False  # f(c x) = f(x) for c > 0
     always: tuple[str, ...] = ()
     no_dtypes: tuple[str, ...] = ()  # e.g. ("float16",): a dtype the kernel lacks
@@ -81,10 +80,10 @@ class ActivationPart(Part):
     ratio: float = 1.0  # channels out / channels in
     flops: float = 1.0  # elementwise operations an output element, exponentials counted as one each
     module_class: type[nn.Module] | None = None  # written by hand where a generated one can't serve
-    fused: Callable[..., Tensor] | None = None  # a path for fused=True written by hand, where it wins by measure
+    fused: tuple[Callable[..., Any], Callable[..., Tensor]] | None = None  # ahead and back by hand, where that wins by measure
     kept: float = 4.0  # bytes an input element that fused=True keeps for the backward, in float32
 
-    #: `fused`, or fn compiled at its first call, forward and backward, keeping only its tensor arguments.
+    #: What fused=True calls: `fused`, or fn, compiled at its first call, forward and backward, keeping only its tensor arguments.
     fused_fn: Callable[..., Any] = field(init=False, repr=False, compare=False)
     #: The options fn itself takes; the others only choose initial values.
     fn_options: frozenset[str] = field(init=False, repr=False, compare=False)
@@ -92,10 +91,14 @@ class ActivationPart(Part):
     def __post_init__(self) -> None:
         super().__post_init__()
         taken = inspect.signature(self.fn).parameters if self.options else {}  # a built-in has no signature to read
-        # What returns new statistics besides its output is left as it is written.
-        plain = self.fn if self.state else fuse(self.compiled or self.fn, self.id)
-        object.__setattr__(self, "fused_fn", self.fused or plain)
+        object.__setattr__(self, "fused_fn", self._fuse())
         object.__setattr__(self, "fn_options", frozenset(o.name for o in self.options if o.name in taken))
+
+    def _fuse(self) -> Callable[..., Any]:
+        if self.fused is not None:
+            return fuse_kept(self.fn, *self.fused, self.id)
+        # What returns new statistics besides its output is left as it is written.
+        return self.fn if self.state else fuse(self.compiled or self.fn, self.id)
 
     @property
     def kind(self) -> str:
@@ -308,7 +311,7 @@ def activation(
     evaluate: Callable[..., Tensor] | None = None,
     shared: bool = False,
     compiled: Callable[..., Tensor] | None = None,
-    fused: Callable[..., Tensor] | None = None,
+    fused: tuple[Callable[..., Any], Callable[..., Tensor]] | None = None,
     kept: float = 4.0,
     module_class: type[nn.Module] | None = None,
 ) -> ActivationPart:
@@ -319,7 +322,8 @@ def activation(
     name: by default fn's name with '-' for '_'. summary: by default the first line of the file's docstring.
     ratio: channels out / channels in; 1/2 for gated by default.
     compiled: another writing of fn for fused=True, where the compiler makes more of it; checked to be equal.
-    fused: a whole path for fused=True, called like fn; kept: bytes an input element it keeps for the backward.
+    fused: the pair forward(x, dim=, **options) -> (y, *kept), backward(gradient, *kept, dim=, **options) -> gradient of x,
+        for fused=True where it wins by measure (both are compiled); kept: bytes an input element it keeps, in float32.
     backward(x, *learned, **options): with Tags(exact_gradient=False), the derivative the backward declares to be.
     shared: one module (one set of parameters) serves every place of a net.
 

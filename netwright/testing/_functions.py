@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -318,13 +320,31 @@ def identities(part: ActivationPart) -> None:
 
 
 def agreement(a: ActivationPart, b: ActivationPart) -> str:
-    """Where two parts agree: "alias" at the default and both perturbed settings, "init" at the default, else ""."""
+    """Where two parts agree, gradients included: "alias" at the default and both perturbed settings, "init" at the default."""
     if a.tags.shape != b.tags.shape or a.ratio != b.ratio:
         return ""
-    x = torch.cat([r[:, :4] for r in rows(a, seed=7) if r.shape[1] >= 4])
-    verdicts = []
+    verdicts: list[bool] = []
     ours, theirs = (list(settings(p, 4, choices=False)) for p in (a, b))
     for i in range(max(len(ours), len(theirs))):
         (_, f), (_, g) = ours[min(i, len(ours) - 1)], theirs[min(i, len(theirs) - 1)]
-        verdicts.append(bool(torch.allclose(f(x), g(x), rtol=1e-9, atol=1e-10)))
-    return "alias" if all(verdicts) else "init" if verdicts[0] else ""
+        verdicts.append(all(torch.allclose(u, v, rtol=1e-9, atol=1e-10) for u, v in zip(trace(f), trace(g), strict=True)))
+        if not verdicts[0]:
+            return ""
+    return "alias" if all(verdicts) else "init"
+
+
+def trace(built: Any) -> tuple[Tensor, Tensor]:
+    """Outputs and gradients (of a weighted sum) of a module of four channels on the same rows for every part."""
+    x = torch.cat([r[:, :4] for r in rows(built.part, seed=7) if r.shape[1] >= 4]).requires_grad_()
+    y = built(x)
+    weight = torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype).reshape(y.shape)
+    return y.detach(), torch.autograd.grad((y * weight).sum(), x)[0]
+
+
+def twins(parts: Sequence[ActivationPart]) -> Iterator[tuple[ActivationPart, ActivationPart, str]]:
+    """Every pair that agrees at its defaults, and how: "alias" or "init"."""
+    traces = [trace(module(part, 4)) for part in parts]
+    for (a, ours), (b, theirs) in combinations(zip(parts, traces, strict=True), 2):
+        if all(u.shape == v.shape and torch.allclose(u, v, rtol=1e-9, atol=1e-10) for u, v in zip(ours, theirs, strict=True)):
+            if found := agreement(a, b):
+                yield a, b, found

@@ -116,6 +116,8 @@ def spread(dtype: torch.dtype) -> Callable[[float], float]:
     info = torch.finfo(dtype)
 
     def tolerance(wanted: float) -> float:
+        if math.isinf(wanted):
+            return 0.0
         size = max(abs(wanted), info.tiny)
         ulp = info.eps * 2.0 ** math.floor(math.log2(size))
         return max(4 * ulp, 1e-5 * abs(wanted), 1e-36)

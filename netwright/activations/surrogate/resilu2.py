@@ -1,0 +1,91 @@
+"""ReSiLU2: SiLU ahead, the slopes of four line segments back, two bits an element kept (Yang et al., 2024).
+
+The segments belong to h(x) = sum_i a_i max(0, x - c_i), whose constants make the integral of (SiLU - h)^2 least.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from netwright.activations.surrogate._shared import pack, segment, slope, unpack, with_slope
+from netwright.kinds.activation import Tags, activation
+from netwright.part import Claim, Identity, Paper, Protocol
+
+A = (-0.04060357190528599, 1.080925428529668, -0.040321856624382146)
+C = (-6.3050461001646445, -0.0008684942046214787, 6.325815242089708)
+SLOPES = (0.0, *accumulate(A))
+
+
+def silu(x: Tensor) -> Tensor:
+    return F.silu(x.clamp(min=-1e4))  # the kernel makes NaN of -inf
+
+
+def resilu2(x: Tensor) -> Tensor:
+    return with_slope(silu(x), x, slope(segment(x, C), SLOPES, x.dtype))
+
+
+def ahead(x: Tensor) -> tuple[Tensor, Tensor]:
+    return silu(x), pack(segment(x, C))
+
+
+def back(gradient: Tensor, packed: Tensor) -> Tensor:
+    return gradient * slope(unpack(packed, gradient), SLOPES, gradient.dtype)
+
+
+def reference(x: float) -> float:
+    return x / (1 + math.exp(-x)) if x > -700.0 else 0.0
+
+
+def backward(x: float) -> float:
+    """h'(x), from its definition."""
+    return sum(a for a, c in zip(A, C, strict=True) if x > c)
+
+
+def _h(x: Tensor) -> Tensor:
+    return sum((a * (x - c).relu() for a, c in zip(A, C, strict=True)), torch.zeros_like(x))
+
+
+def claim_constants() -> bool:
+    """h tends to 0 and to x: sum a = 1 and sum a c = 0."""
+    return abs(sum(A) - 1) < 1e-14 and abs(sum(a * c for a, c in zip(A, C, strict=True))) < 1e-14
+
+
+def claim_distance() -> bool:
+    """The integral of (SiLU - h)^2 is 0.039944."""
+    x = torch.linspace(-24.0, 24.0, 96_001, dtype=torch.float64)
+    exact = x * torch.sigmoid(x)
+    return abs(float(torch.trapezoid((exact - _h(x)).square(), x)) - 0.039944) < 1e-6
+
+
+PART = activation(
+    resilu2,
+    cls="ReSiLU2",
+    reference=reference,
+    backward=backward,
+    fused=(ahead, back),
+    kept=0.25,
+    formula=r"x\,\sigma(x), \quad \partial = \sum_{i:\,x > c_i} a_i",
+    limits=(0.0, math.inf),
+    paper=Paper("approx-bp"),
+    tags=Tags(
+        exact_gradient=False,
+        kinks=C,
+    ),
+    values={-3.0: -0.142278, -1.0: -0.268941, 0.0: 0.0, 1.0: 0.731059, 3.0: 2.857722},
+    flops=4.0,
+    identities=(Identity("activation/silu", tolerance=1e-12, note="forward only: the backward is the surrogate's"),),
+    claims=(
+        Claim("constants", "the surrogate has the limits of SiLU", check=claim_constants),
+        Claim("distance", "the surrogate is close to SiLU in L2", check=claim_distance),
+        Claim(
+            "accuracy",
+            "trains as well as the exact backward",
+            protocol=Protocol("task/digits", "activation/silu", "not worse"),
+        ),
+    ),
+)
