@@ -27,9 +27,12 @@ def dtypes(part: ActivationPart, *others: torch.dtype) -> list[torch.dtype]:
     return [d for d in (*DTYPES, *others) if str(d).removeprefix("torch.") not in part.tags.no_dtypes]
 
 
-def module(part: ActivationPart, channels: int = 1, dtype: torch.dtype = torch.float64, **options: Any) -> nn.Module:
-    """The part's module along the last dimension; a stateful one in evaluation."""
-    return part.build(channels=channels, channel_dim=-1, **options).to(dtype).train(part.tags.shape != "stateful")
+def module(
+    part: ActivationPart, channels: int = 1, dtype: torch.dtype = torch.float64, channel_dim: int = -1, **options: Any
+) -> nn.Module:
+    """The part's module; a stateful one in evaluation."""
+    built = part.build(channels=channels, channel_dim=channel_dim, **options).to(dtype)
+    return built.train(part.tags.shape != "stateful")
 
 
 def perturb(part: ActivationPart, index: int) -> dict[str, Any]:

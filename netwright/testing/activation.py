@@ -60,7 +60,7 @@ def shape(part: ActivationPart) -> None:
     same("non-contiguous input", built(strided), y, 1e-12)
     expanded = x[:1, :1].expand(4, 3, WIDTH)
     same("expanded input", built(expanded), built(expanded.contiguous()), 1e-12)
-    across = part.build(channels=WIDTH, channel_dim=1).double()
+    across = module(part, WIDTH, channel_dim=1)
     same("channel_dim=1", across(x.movedim(-1, 1)), y.movedim(-1, 1), 1e-12)
     touched = x.clone()
     touched[2, 1] += 1.0
@@ -129,7 +129,7 @@ def arguments(part: ActivationPart) -> None:
     if part.tags.shape == "gated":
         _raises("an odd number of channels", "even", lambda: module(part, 3)(torch.zeros(2, 3)))
     if part.tags.shape != "elementwise":
-        _raises("channel_dim=3 of a matrix", "channel_dim=3", lambda: part.build(channel_dim=3)(torch.zeros(2, WIDTH)))
+        _raises("channel_dim=3 of a matrix", "channel_dim=3", lambda: module(part, WIDTH, channel_dim=3)(torch.zeros(2, WIDTH)))
 
 
 def learnable(part: ActivationPart) -> None:
@@ -148,7 +148,7 @@ def learnable(part: ActivationPart) -> None:
         for name, p in each.named_parameters():
             p.copy_(built.get_parameter(name).reshape(-1, 1).expand(p.numel() // WIDTH, WIDTH).reshape(p.shape))
     same("equal parameters a channel and one for all", each(x), y, 1e-12)
-    across = part.build(channels=WIDTH, channel_dim=1, per="channel").double()
+    across = module(part, WIDTH, channel_dim=1, per="channel")
     across.load_state_dict(each.state_dict())
     across.requires_grad_(True)
     with torch.no_grad():
@@ -200,7 +200,7 @@ def meta(part: ActivationPart) -> None:
     """Building on the meta device draws nothing; reset_parameters(generator) then fills all as a build does."""
     state = torch.get_rng_state()
     with torch.device("meta"):
-        built = part.build(channels=WIDTH, channel_dim=-1)
+        built = module(part, WIDTH, torch.float32)
     expect(all(p.is_meta for p in built.parameters()), "a parameter isn't on the meta device")
     y = built(torch.empty(4, WIDTH, device="meta"))
     expect(y.is_meta and y.shape[-1] == int(WIDTH * part.ratio), "the forward on meta", got=(y.device, tuple(y.shape)))
@@ -210,7 +210,7 @@ def meta(part: ActivationPart) -> None:
             p.fill_(torch.nan)
     reset: Any = built.reset_parameters
     reset(torch.Generator().manual_seed(0))
-    fresh = part.build(channels=WIDTH, channel_dim=-1)
+    fresh = module(part, WIDTH, torch.float32)
     for name, p in built.named_parameters():
         same(f"{name} after reset_parameters", p.detach(), fresh.get_parameter(name).detach())
     expect(torch.equal(state, torch.get_rng_state()), "the global random generator was used")
@@ -237,7 +237,7 @@ def vmap(part: ActivationPart) -> None:
 
 def autocast(part: ActivationPart) -> None:
     """Under autocast the output keeps the input's dtype and its value."""
-    built, x = part.build(channels=WIDTH, channel_dim=-1), batch(4, WIDTH, dtype=torch.float32)
+    built, x = module(part, WIDTH, torch.float32), batch(4, WIDTH, dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         y = built(x)
     same("under autocast", y, built(x), 1e-2)
@@ -247,7 +247,7 @@ def saved_bytes(part: ActivationPart) -> None:
     """fused=True keeps what is declared (the input: 4 bytes an element in float32) and the parameters, no more."""
     if part.tags.shape == "stateful":
         raise Skip("stateful: evaluated as it is written")
-    built, x = part.build(channels=WIDTH, channel_dim=-1, fused=True), batch(64, WIDTH, dtype=torch.float32)
+    built, x = module(part, WIDTH, torch.float32, fused=True), batch(64, WIDTH, dtype=torch.float32)
     kept: dict[int, int] = {}
 
     def pack(t: Tensor) -> Tensor:
@@ -264,8 +264,8 @@ def fused(part: ActivationPart) -> None:
     """fused=True equals the plain writing: output, gradients of input and parameters, double backward, vmap."""
     if part.tags.shape == "stateful":
         raise Skip("stateful: evaluated as it is written")
-    plain = shift(part.build(channels=WIDTH, channel_dim=-1), 0)
-    quick = shift(part.build(channels=WIDTH, channel_dim=-1, fused=True), 0)
+    plain = shift(module(part, WIDTH, torch.float32), 0)
+    quick = shift(module(part, WIDTH, torch.float32, fused=True), 0)
     x = (3 * batch(32, WIDTH, dtype=torch.float32)).requires_grad_()
     weight = batch(*plain(x).shape, seed=17, dtype=torch.float32)
     results = []
@@ -301,7 +301,7 @@ def _without_compiler() -> None:
 def compiled(part: ActivationPart) -> None:
     """An outer torch.compile takes the module whole and gives the same output and gradient, fused or not."""
     for chosen in (False, True):
-        built = shift(part.build(channels=WIDTH, channel_dim=-1, fused=chosen), 0)
+        built = shift(module(part, WIDTH, torch.float32, fused=chosen), 0)
         x = (2 * batch(8, WIDTH, dtype=torch.float32)).requires_grad_()
         whole = torch.compile(built, fullgraph=True)
         try:
