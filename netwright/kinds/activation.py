@@ -81,6 +81,7 @@ class ActivationPart(Part):
     flops: float = 1.0  # elementwise operations an output element, exponentials counted as one each
     module_class: type[nn.Module] | None = None  # written by hand where a generated one can't serve
     fused: tuple[Callable[..., Any], Callable[..., Tensor]] | None = None  # ahead and back by hand, where that wins by measure
+    native: bool = False  # fn is a kernel of torch's that keeps x alone: fused=True calls it as it is
     kept: float = 4.0  # bytes an input element that fused=True keeps for the backward, in float32
 
     #: What fused=True calls: `fused`, or fn, compiled at its first call, forward and backward, keeping only its tensor arguments.
@@ -98,7 +99,7 @@ class ActivationPart(Part):
         if self.fused is not None:
             return fuse_kept(self.fn, *self.fused, self.id)
         # What returns new statistics besides its output is left as it is written.
-        return self.fn if self.state else fuse(self.compiled or self.fn, self.id)
+        return self.fn if self.state or self.native else fuse(self.compiled or self.fn, self.id)
 
     @property
     def kind(self) -> str:
@@ -312,6 +313,7 @@ def activation(
     shared: bool = False,
     compiled: Callable[..., Tensor] | None = None,
     fused: tuple[Callable[..., Any], Callable[..., Tensor]] | None = None,
+    native: bool = False,
     kept: float = 4.0,
     module_class: type[nn.Module] | None = None,
 ) -> ActivationPart:
@@ -324,6 +326,7 @@ def activation(
     compiled: another writing of fn for fused=True, where the compiler makes more of it; checked to be equal.
     fused: the pair forward(x, dim=, **options) -> (y, *kept), backward(gradient, *kept, dim=, **options) -> gradient of x,
         for fused=True where it wins by measure (both are compiled); kept: bytes an input element it keeps, in float32.
+    native: fn is one kernel of torch's that keeps nothing but x, so that compiling it could only lose.
     backward(x, *learned, **options): with Tags(exact_gradient=False), the derivative the backward declares to be.
     shared: one module (one set of parameters) serves every place of a net.
 
@@ -350,7 +353,7 @@ def activation(
         alias_of=alias_of, equals_at_init=equals_at_init, retired=retired, module=reference.__module__, fn=fn, cls=cls,
         reference=reference, reference_eval=reference_eval, learn=learn, values=values, examples=examples,
         limits=limits, compiled=compiled, flops=flops, module_class=module_class, backward=backward, state=state, draw=draw,
-        evaluate=evaluate, shared=shared, fused=fused, kept=kept,
+        evaluate=evaluate, shared=shared, fused=fused, native=native, kept=kept,
         ratio=ratio if ratio is not None else (0.5 if tags.shape == "gated" else 1.0),
     )  # fmt: skip
 

@@ -7,32 +7,40 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-
-def segment(x: Tensor, breaks: Sequence[float]) -> Tensor:
-    """How many of the breaks each x lies above (strictly), as whole numbers."""
-    return sum(((x > c).to(torch.uint8) for c in breaks[1:]), (x > breaks[0]).to(torch.uint8))
+BASE = (1, 4, 16, 64)  # four codes of 0 to 3 make one byte
 
 
-def slope(code: Tensor, slopes: Sequence[float], dtype: torch.dtype) -> Tensor:
-    """The slope of each segment."""
-    out = torch.full_like(code, slopes[0], dtype=dtype)
-    for k, value in enumerate(slopes[1:], 1):
-        out = torch.where(code == k, value, out)
-    return out
+def steps(x: Tensor, heights: Sequence[float], at: Sequence[float]) -> Tensor:
+    """sum_i heights[i] [x > at[i]]."""
+    return sum(((x > c).to(x.dtype) * a for a, c in zip(heights, at, strict=True)), torch.zeros_like(x))
 
 
-def with_slope(value: Tensor, x: Tensor, slopes: Tensor) -> Tensor:
-    """`value`, bit for bit, with the derivative `slopes` with respect to x."""
-    return value.detach() + slopes.detach() * torch.where(x.isfinite(), x - x.detach(), 0.0)
+def with_slope(value: Tensor, x: Tensor, slope: Tensor) -> Tensor:
+    """`value`, bit for bit, with the derivative `slope` with respect to x."""
+    return value.detach() + slope.detach() * torch.where(x.isfinite(), x - x.detach(), 0.0)
 
 
-def pack(code: Tensor) -> Tensor:
-    """Two bits an element, four elements a byte, the first in the lowest bits: uint8 of ceil(numel / 4)."""
-    flat = torch.nn.functional.pad(code.reshape(-1), (0, -code.numel() % 4)).reshape(-1, 4)
-    return flat[:, 0] | flat[:, 1] << 2 | flat[:, 2] << 4 | flat[:, 3] << 6
+def quarters(x: Tensor) -> Tensor:
+    """All elements as four equal rows: what stands side by side in memory stays side by side, as vector units like it."""
+    flat = x.reshape(-1)
+    return (torch.nn.functional.pad(flat, (0, -flat.numel() % 4)) if flat.numel() % 4 else flat).reshape(4, -1)
 
 
-def unpack(packed: Tensor, like: Tensor) -> Tensor:
-    """The codes again, in the shape of `like`."""
-    four = torch.stack([packed >> shift & 3 for shift in (0, 2, 4, 6)], -1)
-    return four.reshape(-1)[: like.numel()].reshape(like.shape)
+def pack(x: Tensor, at: Sequence[float]) -> Tensor:
+    """How many of three breaks each element lies above, two bits each: uint8 of ceil(numel / 4).
+
+    Computed in floating point, which compilers vectorise where they leave bytes alone.
+    """
+    codes = steps(quarters(x).float(), (1.0, 1.0, 1.0), at)
+    return sum((code * base for code, base in zip(codes[1:], BASE[1:], strict=True)), codes[0]).to(torch.uint8)
+
+
+def through(gradient: Tensor, packed: Tensor, heights: Sequence[float]) -> Tensor:
+    """gradient * sum_i heights[i] [x > at[i]], from what pack(x, at) kept."""
+    left, parts, codes = packed.to(torch.float32), quarters(gradient), []
+    for base in reversed(BASE):
+        codes.append(torch.floor(left / base))
+        left = left - codes[-1] * base
+    slopes = (steps(code.to(gradient.dtype), heights, (0.5, 1.5, 2.5)) for code in reversed(codes))
+    rows = [row * slope for row, slope in zip(parts, slopes, strict=True)]
+    return torch.stack(rows).reshape(-1)[: gradient.numel()].reshape(gradient.shape)

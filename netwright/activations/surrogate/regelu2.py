@@ -6,31 +6,29 @@ The segments belong to h(x) = sum_i a_i max(0, x - c_i), whose constants make th
 from __future__ import annotations
 
 import math
-from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netwright.activations.surrogate._shared import pack, segment, slope, unpack, with_slope
+from netwright.activations.surrogate._shared import pack, steps, through, with_slope
 from netwright.kinds.activation import Tags, activation
 from netwright.part import Claim, Identity, Paper, Protocol
 
 A = (-0.04922261145617846, 1.0979632065417297, -0.048740595085551286)
 C = (-3.1858810036855245, -0.001178821281161997, 3.190832613414926)
-SLOPES = (0.0, *accumulate(A))
 
 
 def regelu2(x: Tensor) -> Tensor:
-    return with_slope(F.gelu(x), x, slope(segment(x, C), SLOPES, x.dtype))
+    return with_slope(F.gelu(x), x, steps(x, A, C))
 
 
 def ahead(x: Tensor) -> tuple[Tensor, Tensor]:
-    return F.gelu(x), pack(segment(x, C))
+    return F.gelu(x), pack(x, C)
 
 
 def back(gradient: Tensor, packed: Tensor) -> Tensor:
-    return gradient * slope(unpack(packed, gradient), SLOPES, gradient.dtype)
+    return through(gradient, packed, A)
 
 
 def reference(x: float) -> float:

@@ -6,35 +6,29 @@ The segments belong to h(x) = sum_i a_i max(0, x - c_i), whose constants make th
 from __future__ import annotations
 
 import math
-from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netwright.activations.surrogate._shared import pack, segment, slope, unpack, with_slope
+from netwright.activations.surrogate._shared import pack, steps, through, with_slope
 from netwright.kinds.activation import Tags, activation
 from netwright.part import Claim, Identity, Paper, Protocol
 
 A = (-0.04060357190528599, 1.080925428529668, -0.040321856624382146)
 C = (-6.3050461001646445, -0.0008684942046214787, 6.325815242089708)
-SLOPES = (0.0, *accumulate(A))
-
-
-def silu(x: Tensor) -> Tensor:
-    return F.silu(x.clamp(min=-1e4))  # the kernel makes NaN of -inf
 
 
 def resilu2(x: Tensor) -> Tensor:
-    return with_slope(silu(x), x, slope(segment(x, C), SLOPES, x.dtype))
+    return with_slope(F.silu(x), x, steps(x, A, C))
 
 
 def ahead(x: Tensor) -> tuple[Tensor, Tensor]:
-    return silu(x), pack(segment(x, C))
+    return F.silu(x), pack(x, C)
 
 
 def back(gradient: Tensor, packed: Tensor) -> Tensor:
-    return gradient * slope(unpack(packed, gradient), SLOPES, gradient.dtype)
+    return through(gradient, packed, A)
 
 
 def reference(x: float) -> float:
@@ -75,6 +69,7 @@ PART = activation(
     tags=Tags(
         exact_gradient=False,
         kinks=C,
+        reasons={"infinities": "torch's kernel: -inf times a gate of 0 is NaN"},
     ),
     values={-3.0: -0.142278, -1.0: -0.268941, 0.0: 0.0, 1.0: 0.731059, 3.0: 2.857722},
     flops=4.0,
