@@ -123,6 +123,17 @@ def card(
 
 
 @app.command()
+def gallery(
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("gallery.html"),
+) -> None:
+    """All activations on one page: curves, effect on N(0, 1) input, cost, paper; to filter and sort in a browser."""
+    with _errors():
+        from netwright import gallery as page
+
+        print(page.write(out))
+
+
+@app.command()
 def cite(parts: list[str]) -> None:
     """BibTeX of the papers behind parts."""
     with _errors():

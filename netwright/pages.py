@@ -1,7 +1,8 @@
-"""python -m netwright.pages OUT: the catalogue as a static site, an index and one page a part.
+"""python -m netwright.pages OUT: the catalogue as a static site: an index, one page a part, a gallery of the activations,
+and a table of what works with what.
 
 Everything shown is derived from the parts' declarations and from evidence/; nothing is written by hand. The pages load
-nothing and run nothing, and every text is escaped.
+nothing, none but the gallery runs anything (its own filters), and every text is escaped.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Evidence:
 
 
 @functools.cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates, everything escaped but markup of our own."""
     made = Environment(
         loader=ChoiceLoader([PackageLoader("netwright"), PackageLoader("netwright.report")]),
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_printed,
@@ -73,13 +75,19 @@ def _printed(value: Any) -> Any:
 
 
 def write(out: str | Path, parts: Sequence[Part] | None = None, measured: Evidence | None = None) -> list[Path]:
-    """Write index.html and <kind>/<name>.html under `out`, each whole or not at all; returns the files.
+    """Write index.html, gallery.html, support.html and <kind>/<name>.html under `out`, each whole or not at all; returns
+    the files. A gallery without activations and a table without rows are left out.
 
     parts: the whole catalogue by default. measured: by default what evidence/ holds.
     """
+    from netwright import gallery
+
     root, chosen = Path(out), catalogue.parts() if parts is None else list(parts)
     known = Evidence.read(evidence()) if measured is None else measured
-    pages = {root / "index.html": index(chosen)} | {root / place(part): page(part, known) for part in chosen}
+    shown: list[Any] = [part for part in chosen if part.kind == "activation"]
+    others = {"gallery.html": gallery.page(shown, site=True), "support.html": support(chosen, known)} if shown else {}
+    pages = {root / "index.html": index(chosen, tuple(others))} | {root / name: text for name, text in others.items()}
+    pages |= {root / place(part): page(part, known) for part in chosen}
     for path, text in pages.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         half = path.with_suffix(".half")
@@ -93,8 +101,12 @@ def place(part: Part) -> str:
     return f"{part.kind}/{part.name}.html"
 
 
-def index(parts: Sequence[Part]) -> str:
-    """Every part by kind with its status, and how much of the corpus they serve."""
+#: The pages beside the index, as its links call them.
+BESIDE = {"gallery.html": "gallery of activations", "support.html": "what works with what"}
+
+
+def index(parts: Sequence[Part], beside: Sequence[str] = ()) -> str:
+    """Every part by kind with its status, and how much of the corpus they serve. beside: pages of BESIDE to link."""
     groups = []
     for kind in catalogue.kinds().values():
         rows = [
@@ -111,10 +123,35 @@ def index(parts: Sequence[Part]) -> str:
         title = kind.folder[0].upper() + kind.folder[1:]
         groups.append({"name": kind.name, "title": title, "text": kind.text, "rows": rows})
     coverage = corpus.coverage(parts, status)
-    return _environment().get_template("index.html").render(
+    return environment().get_template("index.html").render(
         title="The catalogue", version=__version__, count=len(parts), kinds=groups, statuses=STATUSES,
+        beside=[(name, BESIDE[name]) for name in beside],
         coverage=coverage, columns=[{"name": name, "number": name in NUMBERS} for name in coverage[0]],
         papers=sum(row["papers"] for row in coverage), served=sum(row["served"] for row in coverage),
+    )  # fmt: skip
+
+
+def support(parts: Sequence[Part], known: Evidence) -> str:
+    """What the checks on record say of autocast, compilers, exporters and dtypes, a row a part, and every reason."""
+    from netwright.testing import _support as matrix
+
+    groups: dict[str, list[dict[str, Any]]] = {}
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for part in (part for part in parts if part.kind in matrix.KINDS):
+        entry = known.checks.get(part.id, {})
+        cells = []
+        for column, (state, reason) in matrix.support(part, entry).items():
+            if reason:
+                reasons.setdefault((column, reason), []).append(part.name)
+            cells.append({"state": state, "note": list(reasons).index((column, reason)) + 1 if reason else 0})
+        stale = bool(entry) and entry.get("fingerprint") != _fingerprint(part)
+        groups.setdefault(part.kind, []).append({"name": part.name, "href": place(part), "cells": cells, "stale": stale})
+    kinds = [kind for kind in catalogue.kinds().values() if kind.name in groups]
+    return environment().get_template("support.html").render(
+        title="What works with what", version=__version__, columns=list(matrix.COLUMNS), states=matrix.STATES.items(),
+        kinds=[{"name": k.name, "title": k.folder[0].upper() + k.folder[1:], "rows": groups[k.name]} for k in kinds],
+        notes=[{"column": column, "reason": reason, "parts": names} for (column, reason), names in reasons.items()],
+        gallery="activation" in groups,
     )  # fmt: skip
 
 
@@ -123,16 +160,22 @@ def page(part: Part, known: Evidence) -> str:
     made, entry = _card(part), known.checks.get(part.id)
     fresh = entry is not None and entry.get("fingerprint") == _fingerprint(part)
     shape = {part.name: made.curve} if made.curve else {}
-    return _environment().get_template("part.html").render(
+    return environment().get_template("part.html").render(
         title=catalogue.cls_name(part) or part.name, card=made.to_json(),
         curve=Markup(canvas.svg(figures.shapes_figure(shape), "curve", f"shape of {part.name}")) if shape else "",
-        formula=Markup(figures.formula_svg(printable(part.formula), name="formula")) if part.formula else "",
+        formula=formula(part.formula),
         facts=[(term, value) for term, value in _facts(part) if value],
         options=[{"name": o.name, "default": o.default, "help": o.help, "allowed": _allowed(o)} for o in part.options],
         claims=[_claim(part, claim, known, entry if fresh else None) for claim in part.claims],
         checked=_checked(entry, fresh), checks=sorted(entry["checks"].items()) if entry else (),
         use=_use(part), bibtex=corpus.bibtex(part.paper).strip(),
     )  # fmt: skip
+
+
+@functools.cache
+def formula(tex: str) -> Markup:
+    """A formula as an SVG to stand in a page, or '' where there is none; the gallery shows the same ones."""
+    return Markup(figures.formula_svg(printable(tex), name="formula") if tex else "")
 
 
 def _card(part: Part) -> Card:

@@ -23,9 +23,6 @@ from typing import Any, final
 from netwright.names import unknown
 from netwright.part import NetwrightError, Part
 
-#: One part in so many gets each sampled check (needs_compile, slow) when not all are asked for.
-SAMPLE = 6
-
 
 class Wrong(NetwrightError, AssertionError):
     """A part breaks a check: what was tried, what came out, what had to."""
@@ -44,6 +41,7 @@ class Check:
     fn: Callable[[Any], None]
     needs_compile: bool = False  # calls the compiler: seconds a part
     slow: bool = False  # sampled for another reason
+    one_in: int = 6  # where sampled and not all are asked for: one part in so many, by hash of the names
 
     @property
     def sampled(self) -> bool:
@@ -96,9 +94,9 @@ def _modules() -> set[str]:
 
 
 def in_sample(part: Part, check: Check) -> bool:
-    """Whether a sampled check is made of this part when not all are asked for: one part in SAMPLE, by hash of names."""
+    """Whether a sampled check is made of this part when not all are asked for: one part in `one_in`."""
     digest = hashlib.sha256(f"{part.id}|{check.name}".encode()).digest()
-    return not check.sampled or digest[0] % SAMPLE == 0
+    return not check.sampled or int.from_bytes(digest[:4]) % check.one_in == 0
 
 
 def apply(part: Part, check: Check) -> Result:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from netwright.fused import compiler, uncompiled
 from netwright.kinds.activation import ActivationPart
 from netwright.part import BadInput, NetwrightError, UnknownName
-from netwright.testing import Check, Skip, expect
+from netwright.testing import Check, Skip, _support, expect
 from netwright.testing import _functions as functions
 from netwright.testing import _stateful as stateful
 from netwright.testing._settings import dtypes, module, settings, shift
@@ -324,6 +324,7 @@ CHECKS = (
     ),
     *(Check(f.__name__, f) for f in (shape, dtype, arguments, learnable, copies, meta, vmap, autocast, saved_bytes)),
     *(Check(f.__name__, f) for f in (stateful.training, stateful.evaluation)),
-    Check("fused", fused, needs_compile=True),
-    Check("compiled", compiled, needs_compile=True),
+    *_support.CHECKS,
+    Check("fused", fused, needs_compile=True, one_in=40),
+    Check("compiled", compiled, needs_compile=True, one_in=40),
 )  # fmt: skip
