@@ -227,8 +227,9 @@ def _jumps(built: nn.Module) -> list[float]:
         return torch.autograd.grad(scalar(built, x).sum(), x)[0]
 
     x = torch.linspace(-20.0037, 20.0063, 4001, dtype=torch.float64)  # no declared kink on the grid
-    change = slope(x).diff().abs()
-    order = change.argsort(descending=True)[:40]
+    change = slope(x).diff()
+    # A jump stands out from both its neighbours; a slope that is steep all along doesn't.
+    order = torch.minimum((change - change.roll(1)).abs(), (change - change.roll(-1)).abs()).argsort(descending=True)[:40]
     lo, hi = x[order], x[order + 1]
     for _ in range(26):
         middle = (lo + hi) / 2

@@ -32,6 +32,17 @@ def claim_period() -> bool:
     return bool(torch.allclose(snake(x + shift, a), snake(x, a) + shift, atol=1e-12))
 
 
+def claim_frequency() -> bool:
+    """df/da = x sin(2 a x) / a - sin(a x)^2 / a^2, also where a x is small; at a = 0 f is x."""
+    x = torch.linspace(-5.0, 5.0, 101, dtype=torch.float64)
+    for value in (1e-3, 0.2, 1.0, 5.0):
+        a = torch.full_like(x, value).requires_grad_()
+        (slope,) = torch.autograd.grad(snake(x, a).sum(), a)
+        if not torch.allclose(slope, x * torch.sin(2 * value * x) / value - (torch.sin(value * x) / value) ** 2, atol=1e-6):
+            return False
+    return torch.equal(snake(x, torch.zeros((), dtype=torch.float64)), x)
+
+
 def claim_variance() -> bool:
     """Var f(z) = 1 + (1 + exp(-8 a^2) - 2 exp(-4 a^2)) / (8 a^2) for z ~ N(0, 1), at a = 0.45 and 1."""
     z = torch.linspace(-12.0, 12.0, 24_001, dtype=torch.float64)
@@ -59,6 +70,7 @@ PART = activation(
     flops=5.0,
     claims=(
         Claim("period", "is a straight line plus a function of period pi / a", check=claim_period),
+        Claim("frequency", "learns its frequency by a gradient known in closed form", check=claim_frequency),
         Claim("variance", "multiplies the variance of N(0, 1) input by a known factor", check=claim_variance),
         Claim(
             "sine",

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Option, Paper
+from netwright.part import Claim, Identity, Option, Paper, Protocol
 
 
 def smelu(x: Tensor, *, beta: float) -> Tensor:
-    return (x + beta).clamp(0.0, 2 * beta).square() / (4 * beta) + (x - beta).clamp(min=0.0)
+    return (x + beta).clamp(0.0, 2 * beta).square() / (4 * beta) + torch.relu(
+        x - beta
+    )  # its slope at 0 is 0: no doubled one at beta
 
 
 def reference(x: float, beta: float) -> float:
@@ -33,6 +35,13 @@ def claim_box() -> bool:
     return bool(torch.allclose(mean, smelu(x, beta=b), atol=1e-6))
 
 
+def claim_corners() -> bool:
+    """The slope is clamp((x + b) / (2 b), 0, 1): 0 at -b, 1/2 at 0, 1 at b, from either side."""
+    x = torch.tensor([-2.0, -0.5, 0.0, 0.25, 0.5, 2.0], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(smelu(x, beta=0.5).sum(), x)
+    return slope.tolist() == [0.0, 0.0, 0.5, 0.75, 1.0, 1.0]
+
+
 PART = activation(
     smelu,
     cls="SmeLU",
@@ -44,5 +53,14 @@ PART = activation(
     tags=Tags(smooth=True, monotone=True, always=("smooth", "monotone")),
     values={-1.0: 0.0, -0.5: 0.0625, 0.0: 0.25, 0.5: 0.5625, 1.0: 1.0, 3.0: 3.0},
     flops=5.0,
-    claims=(Claim("box", "is ReLU convolved with a box of half-width beta", check=claim_box),),
+    identities=(Identity("activation/relu", options={"beta": 1e-7}, note="beta to 0"),),
+    claims=(
+        Claim("box", "is ReLU convolved with a box of half-width beta", check=claim_box),
+        Claim("corners", "has a continuous slope", check=claim_corners),
+        Claim(
+            "cifar10",
+            "at least ReLU's accuracy on image classification",
+            protocol=Protocol("task/cifar10", "activation/relu", "not worse"),
+        ),
+    ),
 )
