@@ -1,0 +1,180 @@
+"""Activations: time against F.gelu and bytes kept for the backward, as written and fused.
+
+Every elementwise part at 2^16 and 2^20 numbers in float32, forward and forward + backward (with the gradients of its
+learnable parameters), one thread; ratios are formed within rounds in which the peer and the part take turns. The row
+"gelu again" is F.gelu once more: where it is off by more than a margin, there is no claim within that margin.
+Also: torch's own kernel where it has one, sparsemax on rows of 1000 against the sort, cross-entropy on rows of 10, and,
+where a GPU is found, time in bfloat16 at 2^26 against torch.relu and the peak memory of a training step.
+
+    python benchmarks/activations.py [part ...]       only these parts; then nothing is written
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import _vit
+import torch
+from _timing import ratios, write
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from netwright import catalogue
+from netwright.losses import cross_entropy
+from netwright.testing._settings import shift
+
+F = nn.functional
+SIZES = {"2^16": 2**16, "2^20": 2**20}
+#: torch's own module, where it has one of the same function.
+NATIVE: dict[str, nn.Module] = {
+    "celu": nn.CELU(), "elu": nn.ELU(), "gelu": nn.GELU(), "hard-sigmoid": nn.Hardsigmoid(), "hard-swish": nn.Hardswish(),
+    "hardshrink": nn.Hardshrink(), "hardtanh": nn.Hardtanh(), "leaky-relu": nn.LeakyReLU(), "logsigmoid": nn.LogSigmoid(),
+    "mish": nn.Mish(), "prelu": nn.PReLU(), "relu": nn.ReLU(), "relu6": nn.ReLU6(), "selu": nn.SELU(), "sigmoid": nn.Sigmoid(),
+    "silu": nn.SiLU(), "softplus": nn.Softplus(), "softshrink": nn.Softshrink(), "softsign": nn.Softsign(), "tanh": nn.Tanh(),
+    "tanhshrink": nn.Tanhshrink(),
+}  # fmt: skip
+TRANSCENDENTAL = {
+    "exp", "expm1", "sigmoid", "tanh", "erf", "erfc", "log", "log1p", "sin", "cos", "tan", "atan", "asinh", "pow", "softplus",
+    "silu", "gelu", "mish", "elu", "log_sigmoid_forward", "sinh", "cosh", "logaddexp", "sinc", "celu", "selu",
+}  # fmt: skip
+
+
+class Count(TorchDispatchMode):
+    """Counts calls of exponentials and their like: what a formula costs beyond arithmetic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        square = name == "pow" and isinstance(args[1], int)
+        self.calls += name in TRANSCENDENTAL and not square
+        return func(*args, **(kwargs or {}))
+
+
+def exponentials(part: Any, built: Any) -> int:
+    """Exponentials (sines, logarithms, ...) an element, in the writing the compiler gets; expm1, tanh, erf count as one."""
+    x = torch.randn(8)
+    options = {k: v for k, v in built.options.items() if k in part.fn_options}
+    with Count() as count:
+        (part.compiled or part.fn)(x, *built.learned(x), **options)
+    return count.calls
+
+
+def forward(f: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], Any]:
+    x = x.detach()
+
+    def work() -> Any:
+        with torch.no_grad():
+            return f(x)
+
+    return work
+
+
+def both(f: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], Any]:
+    leaf, g = x.detach().requires_grad_(), torch.randn_like(f(x).detach())
+    inputs = [leaf, *(p for p in f.parameters() if p.requires_grad)] if isinstance(f, nn.Module) else [leaf]
+    return lambda: torch.autograd.grad(f(leaf), inputs, g)
+
+
+def kept(f: Callable[[Tensor], Tensor], x: Tensor) -> float:
+    """Bytes an element kept for the backward: distinct storages, the input among them."""
+    held: dict[int, int] = {}
+
+    def pack(t: Tensor) -> Tensor:
+        if t.numel() > 64:  # parameters aside
+            held[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        y = f(x.detach().clone().requires_grad_())
+    size = sum(held.values()) / x.numel()
+    del y
+    return round(size, 3)
+
+
+def measure(name: str, rounds: int) -> dict[str, Any]:
+    part = catalogue.get(name, "activation")
+    plain, fused = (shift(part.build(channels=None, fused=f), 0) if part.learn else part.build(fused=f) for f in (False, True))
+    variants: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "gelu again": F.gelu, "eager": plain, "fused": fused}
+    if name in NATIVE:
+        variants["native"] = NATIVE[name]
+    row: dict[str, Any] = {key: {} for key in variants}
+    for size, n in SIZES.items():
+        x = torch.randn(n, generator=torch.Generator().manual_seed(0))
+        for label, make in (("fwd", forward), ("fwdbwd", both)):
+            found = ratios({key: make(f, x) for key, f in variants.items()}, unit="gelu", rounds=rounds)
+            for key, value in found.items():
+                row[key][f"{label}_{size}"] = value
+    x = torch.randn(4096)
+    for key in ("eager", "fused"):
+        row[key]["kept_bytes"] = kept(variants[key], x)
+    row["exponentials"] = exponentials(part, plain)
+    return row
+
+
+def targets(rows: dict[str, Any]) -> dict[str, Any]:
+    """Which parts keep to the limits: time fused, forward + backward at 2^20, and bytes kept."""
+    limits = {0: 1.5, 1: 1.5, 2: 1.8}
+    time = {n: (r["fused"]["fwdbwd_2^20"]["median"], limits[r["exponentials"]]) for n, r in rows.items() if r["exponentials"] <= 2}
+    declared = {n: catalogue.get(n, "activation").kept for n in rows}
+    return {
+        "within": sorted(n for n, (got, limit) in time.items() if got <= limit),
+        "slower": {n: {"ratio": got, "limit": limit} for n, (got, limit) in sorted(time.items()) if got > limit},
+        "no limit (more than two)": sorted(set(rows) - set(time)),
+        "keep more than declared": {n: r["fused"]["kept_bytes"] for n, r in rows.items() if r["fused"]["kept_bytes"] > declared[n]},
+    }
+
+
+def sparsemax(rounds: int) -> dict[str, Any]:
+    """On 2^18 numbers in rows of d, in units of the sort-based writing; softmax beside it."""
+    out = {}
+    for d in (10, 64, 1000):
+        x = torch.randn(2**18 // d, d, generator=torch.Generator().manual_seed(0))
+        plain, fused = (catalogue.make("sparsemax", fused=f) for f in (False, True))
+        works = {"sort": both(plain, x), "sort again": both(plain, x), "fused": both(fused, x),
+                 "softmax": both(lambda t: F.softmax(t, -1), x)}  # fmt: skip
+        out[f"d={d}"] = ratios(works, unit="sort", rounds=rounds)
+    return out
+
+
+def rows_of_ten(rounds: int) -> dict[str, Any]:
+    """Cross-entropy of 10 classes, forward + backward, in units of F.cross_entropy; 8192 rows."""
+    x = torch.randn(8192, 10, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    y = torch.randint(10, (8192,), generator=torch.Generator().manual_seed(1))
+
+    def work(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], Any]:
+        return lambda: torch.autograd.grad(loss(x, y), x)
+
+    works = {"F.cross_entropy": work(F.cross_entropy), "again": work(F.cross_entropy), "padded to 16": work(cross_entropy)}
+    out: dict[str, Any] = ratios(works, unit="F.cross_entropy", rounds=rounds)
+    (ours,), (theirs,) = (torch.autograd.grad(f(x, y), x) for f in (cross_entropy, F.cross_entropy))
+    out["largest difference of the gradient, relative"] = float((ours - theirs).abs().max() / theirs.abs().max())
+    return out
+
+
+def main(names: list[str]) -> None:
+    elementwise = [p.name for p in catalogue.parts("activation") if p.tags.shape == "elementwise"]  # type: ignore[attr-defined]
+    rows: dict[str, Any] = {}
+    for name in names or elementwise:
+        row = rows[name] = measure(name, rounds=9)
+        line = [row[k]["fwdbwd_2^20"]["median"] for k in ("gelu again", "eager", "fused")]
+        native = row["native"]["fwdbwd_2^20"]["median"] if "native" in row else None
+        print(f"{name:22} again {line[0]:5.2f}  eager {line[1]:7.2f}  fused {line[2]:5.2f}  native {native}  "
+              f"kept {row['eager']['kept_bytes']:g} -> {row['fused']['kept_bytes']:g}  exps {row['exponentials']}", flush=True)  # fmt: skip
+    found = targets(rows)
+    if names:
+        print(found)
+        return
+    result: dict[str, Any] = {"unit": "F.gelu on the same input", "rows": rows, "targets": found}
+    result["sparsemax"], result["cross_entropy"] = sparsemax(15), rows_of_ten(25)
+    result["kept by a ViT of 12 blocks"] = _vit.kept()
+    result["gpu"] = _vit.on_gpu(elementwise) if torch.cuda.is_available() else "no GPU was found"
+    write("activations", result)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
