@@ -47,7 +47,7 @@ check: $(READY)
 
 check-all: $(READY)
 	@echo "== every part against its second writing; results go to evidence/checks.json"
-	$(ONE_THREAD) $(BIN)/python -m netwright.testing --all
+	$(ONE_THREAD) $(BIN)/python -m netwright.testing --all --workers $(WORKERS) $(ARGS)
 
 bench: $(READY)
 	@for file in benchmarks/[!_]*.py; do echo "== $$file"; $(ONE_THREAD) $(BIN)/python $$file || exit 1; done

@@ -1,4 +1,4 @@
-"""python -m netwright.testing [--all] [--kind KIND] [--part ID ...]: every check of every part, as a matrix.
+"""python -m netwright.testing [--all] [--stale] [--kind KIND] [--part ID ...]: every check of every part, as a matrix.
 
 Without --all the sampled checks (those that call the compiler, and slow ones) are made of a few parts only. With it all
 are made, and the results go to evidence/checks.json, from which the status of a part is computed.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import torch
 
 from netwright import catalogue
 from netwright.part import Part
-from netwright.testing import Result, run
+from netwright.testing import Result, checks, run
 
 EVIDENCE = Path(__file__).parents[2] / "evidence" / "checks.json"
 
@@ -41,30 +43,61 @@ def write(path: Path, entries: dict[str, Any]) -> None:
     path.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def examine(name: str, everything: bool) -> tuple[dict[str, Any], str]:
+    """One part, by its id: what to keep, and what to print."""
+    torch.set_num_threads(1)
+    begun, part = time.perf_counter(), catalogue.get(name)
+    results = run(part, sample=not everything)
+    wrong = [result for result in results if not result.ok]
+    made = sum(1 for result in results if not result.skipped_reason)
+    line = f"{'FAIL' if wrong else 'ok':<5}{name:<40}{made:>3} checks {time.perf_counter() - begun:6.1f} s"
+    return entry(part, results), "\n".join([line, *(f"     {result.message}" for result in wrong)])
+
+
+def stale(parts: Sequence[Part], path: Path) -> list[Part]:
+    """Those without a passing result of every check for their present fingerprint on file."""
+    known = json.loads(path.read_text(encoding="utf-8"))["parts"] if path.is_file() else {}
+
+    def fresh(part: Part) -> bool:
+        row = known.get(part.id)
+        return (
+            row is not None and row["passed"] and row["fingerprint"] == catalogue.fingerprint(part)
+            and set(row["checks"]) == {check.name for check in checks(part.kind)}
+        )  # fmt: skip
+
+    return [part for part in parts if not fresh(part)]
+
+
+def results_of(names: Sequence[str], everything: bool, workers: int) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Name, entry and line of each part as it is done."""
+    if workers == 1:
+        yield from ((name, *examine(name, everything)) for name in names)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), max_tasks_per_child=20) as pool:
+        waiting = {pool.submit(examine, name, everything): name for name in names}
+        for done in as_completed(waiting):
+            yield waiting[done], *done.result()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print a line a part and every failure; 0 where all passed, else 1."""
     parser = argparse.ArgumentParser(prog="python -m netwright.testing", description=(__doc__ or "").split("\n\n")[-1])
     parser.add_argument("--all", action="store_true", help="make the sampled checks too, and write --out")
     parser.add_argument("--kind", help="parts of this kind only")
     parser.add_argument("--part", nargs="+", default=[], metavar="ID", help="these parts only")
+    parser.add_argument("--stale", action="store_true", help="only parts that have changed since --out was written")
+    parser.add_argument("--workers", type=int, default=1, help="processes, one thread each (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=EVIDENCE, help="the file --all writes (default: %(default)s)")
     given = parser.parse_args(arguments)
     parts = [catalogue.get(name, given.kind) for name in given.part] or catalogue.parts(given.kind)
-    entries, failed = {}, 0
-    for part in parts:
-        begun = time.perf_counter()
-        results = run(part, sample=not given.all)
-        wrong = [result for result in results if not result.ok]
-        made = sum(1 for result in results if not result.skipped_reason)
-        failed += bool(wrong)
-        entries[part.id] = entry(part, results)
-        seconds = time.perf_counter() - begun
-        print(f"{'FAIL' if wrong else 'ok':<5}{part.id:<40}{made:>3} checks {seconds:6.1f} s", flush=True)
-        for result in wrong:
-            print(f"     {result.message}", flush=True)
-    if given.all:
-        write(given.out, entries)
-    print(f"{len(parts)} parts, {failed} failing")
+    names = [part.id for part in (stale(parts, given.out) if given.stale else parts)]
+    failed = 0
+    for name, row, text in results_of(names, given.all, given.workers):
+        print(text, flush=True)
+        failed += not row["passed"]
+        if given.all:  # at once: what is done stays done
+            write(given.out, {name: row})
+    print(f"{len(names)} parts, {failed} failing")
     return int(failed > 0)
 
 
