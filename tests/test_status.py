@@ -12,7 +12,7 @@ import pytest
 from netwright import catalogue, status
 from netwright.part import Claim, Part, Protocol
 from netwright.testing import Result
-from netwright.testing import __main__ as command
+from netwright.testing import _matrix as command
 
 PART = catalogue.parts("activation")[0]
 CLAIMED = replace(PART, claims=(Claim("better", "is better", protocol=Protocol("task", "other", "better")),))

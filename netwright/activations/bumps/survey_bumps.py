@@ -1,0 +1,104 @@
+"""Bumps of the survey: functions that vanish away from a centre, and a learnt sum of them."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from netwright.kinds.activation import Tags, activation
+from netwright.part import Learn, Option, Paper
+
+SURVEY = Paper("four-hundred-activations")
+
+
+def gaussian(x: Tensor, *, sigma: float) -> Tensor:
+    return torch.exp(x.clamp(-1e15, 1e15).square() * (-0.5 / sigma**2))
+
+
+def tent(x: Tensor, delta: Tensor) -> Tensor:
+    return torch.relu(delta - x.abs())
+
+
+def sinc(x: Tensor) -> Tensor:
+    whole = torch.round(x)
+    part = torch.where(x.isinf(), 0.0, x - whole)  # sin(pi x) = (-1)^whole sin(pi part), exactly 0 at whole x
+    sign = 1 - 2 * torch.where(x.isinf(), 0.0, whole.abs() % 2)
+    far = sign * torch.sin(math.pi * part) / (math.pi * torch.where(x.abs() < 0.1, 1.0, x))
+    square = (math.pi * x.clamp(-0.1, 0.1)).square()
+    near = 1 - square / 6 * (1 - square / 20 * (1 - square / 42))
+    return torch.where(x.abs() < 0.1, near, far)
+
+
+def sinc_reference(x: float) -> float:
+    if x == 0:
+        return 1.0
+    if math.isinf(x) or x == round(x):
+        return 0.0
+    whole = round(x)
+    return (-1) ** whole * math.sin(math.pi * (x - whole)) / (math.pi * x)
+
+
+CENTRES = tuple(i / 2 - 4.75 for i in range(20))  # exact in float32
+GAMMA = 1 / (6 * 0.5**2)
+
+
+def kaf(x: Tensor, a: Tensor) -> Tensor:
+    x = x.clamp(-1e4, 1e4)  # 0 long before
+    y = torch.zeros_like(x)
+    for weight, centre in zip(a.unbind(0), CENTRES, strict=True):
+        y = y + weight * torch.exp((x - centre).square() * -GAMMA)
+    return y
+
+
+def kaf_reference(x: float, a: tuple[float, ...]) -> float:
+    return math.fsum(w * math.exp(-GAMMA * min(abs(x - d), 1e3) ** 2) for w, d in zip(a, CENTRES, strict=True))
+
+
+@cache
+def fitted() -> tuple[float, ...]:
+    """Coefficients with which the sum follows softplus: kernel ridge regression at the centres, with a ridge of 1e-4."""
+    d = torch.tensor(CENTRES, dtype=torch.float64, device="cpu")  # also where modules are built on meta
+    kernel = torch.exp(-GAMMA * (d[:, None] - d).square())
+    ridge = 1e-4 * torch.eye(20, dtype=d.dtype, device="cpu")
+    return tuple(torch.linalg.solve(kernel + ridge, torch.log1p(torch.exp(d))).tolist())
+
+
+PARTS = (
+    activation(
+        gaussian, cls="Gaussian", summary="Gaussian: a bell, used for coordinates in place of sines",
+        formula=r"e^{-x^2 / (2 \sigma^2)}", reference=lambda x, sigma: math.exp(-((x / sigma) ** 2) / 2),
+        paper=Paper(title="Beyond Periodicity: Towards a Unifying Framework for Activations in Coordinate-MLPs",
+                    authors="Sameera Ramasinghe, Simon Lucey", year=2021, arxiv="2111.15135"),
+        options=(Option("sigma", 1.0, "width of the bell", bounds=(0.0, math.inf), search=(0.02, 2.0, "log")),),
+        limits=(0.0, 0.0), flops=3.0, tags=Tags(smooth=True, even=True, delicate=True, always=("smooth", "even")),
+        values={0.0: 1.0, 1.0: 0.606531, 2.0: 0.135335},
+    ),
+    activation(
+        tent, cls="Tent", summary="Tent: a triangle of learnt height and width, 0 on open space",
+        formula=r"\max(0,\,\delta - |x|)", reference=lambda x, delta: max(0.0, delta - abs(x)),
+        paper=Paper(title="Improved Adversarial Robustness by Reducing Open Space Risk via Tent Activations", year=2019,
+                    authors="Andras Rozsa, Terrance E. Boult", arxiv="1908.02435"),
+        learn=(Learn("delta", 1.0),), limits=(0.0, 0.0), flops=3.0, tags=Tags(even=True, kinks=(-1.0, 0.0, 1.0), delicate=True,
+                                                                              always=("even",)),
+        values={-2.0: 0.0, 0.0: 1.0, 0.5: 0.5}, deviations=("starts at delta = 1",),
+    ),
+    activation(
+        sinc, cls="Sinc", summary="Sinc: a decaying wave, the ideal low-pass filter", formula=r"\sin(\pi x) / (\pi x)",
+        reference=sinc_reference, paper=SURVEY, limits=(0.0, 0.0), flops=14.0,
+        tags=Tags(smooth=True, even=True, delicate=True), values={0.0: 1.0, 0.5: 0.63662, 1.0: 0.0, 1.5: -0.212207},
+    ),
+    activation(
+        kaf, cls="KAF", summary="KAF, kernel activation function: a learnt sum of twenty bells on a fixed grid",
+        formula=r"\sum_{i=1}^{20} a_i\, e^{-\gamma (x - d_i)^2},\quad \gamma = 1 / (6 \Delta^2)", reference=kaf_reference,
+        paper=Paper(title="Kafnets: kernel-based non-parametric activation functions for neural networks", year=2017,
+                    authors="Simone Scardapane, Steven Van Vaerenbergh, Simone Totaro, Aurelio Uncini", arxiv="1707.04035",
+                    code="ispamm/kernel-activation-functions"),
+        learn=(Learn("a", lambda options: fitted()),), limits=(0.0, 0.0), flops=80.0,
+        tags=Tags(smooth=True, delicate=True, always=("smooth",)),
+        deviations=("starts as a fit of softplus; the official code starts at random unless it is given a function to fit",
+                    "gamma is the paper's, the grid ends at 4.75; the official code has 1 / (8 Delta^2) and ends at 4"),
+    ),
+)  # fmt: skip
