@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import nn
@@ -26,6 +26,12 @@ def is_function(name: str) -> bool:
     return name.replace("_", "").lower() in FUNCTIONS
 
 
+def torchs(what: Any) -> bool:
+    """Whether this is an activation function of PyTorch's, such as torch.relu or F.gelu."""
+    function = callable(what) and not isinstance(what, (type, nn.Module)) and is_function(getattr(what, "__name__", ""))
+    return function and (not inspect.isfunction(what) or what.__module__.split(".")[0] == "torch")
+
+
 def is_activation(module: nn.Module) -> bool:
     """An activation module: torch's own, one of this package, or one whose file is called `activation(s)`."""
     if any(cls.__module__ == "torch.nn.modules.activation" for cls in type(module).__mro__):
@@ -39,12 +45,13 @@ def is_activation(module: nn.Module) -> bool:
 @final
 @dataclass(frozen=True)
 class Unreached:
-    """An activation that is no submodule, so that no swap can replace it."""
+    """An activation that is no submodule, so that swap doesn't replace it."""
 
     path: str  # of the module whose forward computes it; "" is the model itself
     module: str  # that module's type
     function: str
     how: str  # how it was found
+    why: str = ""  # why functional=True could not change it
 
 
 def attributes(net: nn.Module, names: Mapping[int, str], places: set[int]) -> Iterator[Unreached]:
@@ -86,6 +93,19 @@ def sources(net: nn.Module, names: Mapping[int, str], places: set[int]) -> Itera
 def _calls(cls: type) -> tuple[str, ...]:
     """Activation calls in the source of forward and of the methods of self it refers to."""
     calls: dict[str, None] = {}
+    for name, tree in forwards(cls):
+        if tree is None:
+            if not cls.__module__.startswith("torch."):
+                calls[f"{name}: no source to read"] = None
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and (called := _called(node.func)) and is_function(called):
+                calls[called] = None
+    return tuple(calls)
+
+
+def forwards(cls: type) -> Iterator[tuple[str, ast.Module | None]]:
+    """forward and the methods of self it refers to: their names and source, None where there is none to read."""
     waiting, done = ["forward"], {"forward"}
     while waiting:
         function = getattr(cls, waiting.pop(), None)
@@ -94,17 +114,14 @@ def _calls(cls: type) -> tuple[str, ...]:
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
         except (OSError, TypeError, SyntaxError):
-            if not cls.__module__.startswith("torch."):
-                calls[f"{function.__name__}: no source to read"] = None
+            yield function.__name__, None
             continue
+        yield function.__name__, tree
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and (name := _called(node.func)) and is_function(name):
-                calls[name] = None
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
                 if node.attr not in done and inspect.isfunction(getattr(cls, node.attr, None)):
                     done.add(node.attr)
                     waiting.append(node.attr)
-    return tuple(calls)
 
 
 def _called(function: ast.expr) -> str:

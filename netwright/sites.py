@@ -6,24 +6,22 @@ beside the place. Calls come from the example run and the trace, else from readi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, final
 
-import torch
 from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map_only
 
 from netwright import catalogue
-from netwright.calls import Unreached, attributes, is_activation, is_function, sources
+from netwright.calls import Unreached, attributes, is_activation, is_function, sources, torchs
 from netwright.kinds.activation import ActivationPart
 from netwright.names import near, unknown
 from netwright.part import BadInput, UnknownName
-from netwright.untouched import plain_modules, untouched, unwrap
+from netwright.untouched import call, plain_modules, quiet, unrunnable, untouched, unwrap
 
 _POOLS = ("_MaxPoolNd", "_AvgPoolNd", "_AdaptiveMaxPoolNd", "_AdaptiveAvgPoolNd")
 #: Modules that give as many channels as they take.
@@ -52,6 +50,7 @@ class Look:
     unreached: list[Unreached] = field(default_factory=list)
     seen: dict[int, list[Width]] = field(default_factory=dict)  # one a call in the example run
     traced: dict[int, list[Width | None]] = field(default_factory=dict)  # one a call in the trace; None: not known
+    output: Any = None  # of the example run
 
 
 @final
@@ -193,26 +192,16 @@ def _run(net: nn.Module, names: Mapping[int, str], places: set[int], example: An
         stack.pop()
         layers.extend(filter(None, [_layer(module)]))
 
-    given = example if isinstance(example, (tuple, Mapping)) else (example,)
-    given = tree_map_only(Tensor, lambda t: t.detach().clone(), dict(given) if isinstance(given, Mapping) else given)
-    args, kwargs = (given, {}) if isinstance(given, tuple) else ((), given)
-    fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as exits:
-        exits.enter_context(untouched(net))
+        exits.enter_context(quiet(net))
         for module in plain_modules(net):
-            module.training = False  # no dropout, no running statistics
             exits.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
             exits.callback(module.register_forward_hook(leave, always_call=True).remove)
-        exits.callback(torch.backends.mha.set_fastpath_enabled, fast)
-        torch.backends.mha.set_fastpath_enabled(False)  # the fused path calls no module
         try:
-            with torch.no_grad(), _Listener(stack, names, places, found):
-                net(*args, **kwargs)
+            with _Listener(stack, names, places, found):
+                found.output = call(net, example)
         except Exception as error:  # the user's own forward may raise anything
-            raise BadInput(
-                f"the example could not be run: {type(error).__name__}: {error}; give a tensor, a tuple of positional "
-                "arguments or a mapping of keyword arguments of the model's forward"
-            ) from error
+            raise unrunnable(error) from error
 
 
 def _channel_dim(x: Tensor, layer: _Layer | None) -> int:
@@ -282,14 +271,26 @@ class Place:
     width: Width = Width()
     new: nn.Module = field(default_factory=nn.Identity)
     notes: list[str] = field(default_factory=list)
+    shape: tuple[int, ...] | None = None  # of the first input in the example run
+    variance_ratio: float | None = None
+    fit_error: float | None = None
 
 
-def places_of(model: nn.Module, what: Any) -> list[Place]:
-    matches = _matcher(model, what)
+def places_of(model: nn.Module, what: Any, also: Collection[int] = (), lenient: bool = False) -> list[Place]:
+    """Every module that is `what`, and those whose id() is in also, which were calls until now.
+
+    lenient: a name that is no module's and no part's is no error, since it is the name of calls.
+    """
+    try:
+        found = _matcher(model, what)
+    except UnknownName:
+        if not lenient:
+            raise
+        found = _none
     named = list(model.named_modules(remove_duplicate=False))
     modules = dict(named)
     free = [(path, module) for path, module in named if ".parametrizations." not in f".{path}"]
-    hits = [(path, module) for path, module in free if matches(path, module)]
+    hits = [(path, module) for path, module in free if id(module) in also or found(path, module)]
     if any(path == "" for path, _ in hits):
         raise BadInput(f"the model itself matches ({type(model).__name__}); nothing holds it: build a new one instead")
     slots = {(id(modules[path.rpartition(".")[0]]), path.rpartition(".")[2]) for path, _ in hits}
@@ -309,6 +310,10 @@ def places_of(model: nn.Module, what: Any) -> list[Place]:
     return list(places.values())
 
 
+def _none(path: str, module: nn.Module) -> bool:
+    return False
+
+
 def _matcher(model: nn.Module, what: Any) -> Callable[[str, nn.Module], bool]:
     if isinstance(what, ActivationPart):
         what = what.module_type()
@@ -319,6 +324,8 @@ def _matcher(model: nn.Module, what: Any) -> Callable[[str, nn.Module], bool]:
         return lambda path, module: isinstance(module, what)
     if isinstance(what, str):
         return _named_matcher(model, what)
+    if torchs(what):
+        return _none  # no module is a function
     if callable(what) and not isinstance(what, (type, nn.Module)):
         return lambda path, module: bool(what(path, module))
     raise BadInput(
@@ -359,7 +366,7 @@ def nothing(model: nn.Module, what: Any, found: Look) -> BadInput:
     shown = [f"{name} ({', '.join(paths[:3])}{', ...' if len(paths) > 3 else ''})" for name, paths in types.items()]
     text += f"; activation modules: {', '.join(shown) or 'none'}"
     if found.unreached:
-        calls = [f"{u.function} in {u.path or 'the model'}" for u in found.unreached]
-        text += f"; activations that are calls, out of reach of any swap: {', '.join(calls[:8])}"
+        calls = [f"{u.function} in {u.path or 'the model'}{f' ({u.why})' if u.why else ''}" for u in found.unreached]
+        text += f"; activations that are calls (functional=True changes those it can trace): {', '.join(calls[:8])}"
         text += f" and {len(calls) - 8} more" if len(calls) > 8 else ""
     return BadInput(f"{text}; nothing was changed")

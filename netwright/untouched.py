@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_map_only
+
+from netwright.part import BadInput
 
 
 def unwrap(model: nn.Module) -> tuple[str, nn.Module]:
@@ -43,3 +47,34 @@ def untouched(model: nn.Module) -> Iterator[None]:
             with torch.no_grad():
                 for buffer, value in values:
                     buffer.copy_(value)
+
+
+@contextmanager
+def quiet(net: nn.Module, training: bool = False) -> Iterator[None]:
+    """Untouched, in one mode (by default evaluation: no dropout, no running statistics), without gradients."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    with untouched(net), torch.no_grad():
+        for module in plain_modules(net):
+            module.training = training
+        torch.backends.mha.set_fastpath_enabled(False)  # the fused path calls no module
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def call(net: nn.Module, example: Any) -> Any:
+    """net's output for an example: a tensor, a tuple of positional or a mapping of keyword arguments, left unchanged."""
+    given = example if isinstance(example, (tuple, Mapping)) else (example,)
+    given = tree_map_only(Tensor, lambda t: t.detach().clone(), dict(given) if isinstance(given, Mapping) else given)
+    if isinstance(given, dict):
+        return net(**given)
+    return net(*given)
+
+
+def unrunnable(error: Exception) -> BadInput:
+    """The error for an example that a forward could not take."""
+    return BadInput(
+        f"the example could not be run: {type(error).__name__}: {error}; give a tensor, a tuple of positional "
+        "arguments or a mapping of keyword arguments of the model's forward"
+    )

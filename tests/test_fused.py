@@ -107,7 +107,7 @@ def test_export_sees_the_plain_writing() -> None:
     program = torch.export.export(Layer(), (torch.randn(3, 2),))
     x = torch.linspace(-2, 2, 6).reshape(3, 2)
     assert torch.allclose(program.module()(x), gated(x, torch.tensor(1.3), gain=2.0))
-    assert "sigmoid" in str(program.graph)
+    assert torch.sigmoid.__name__ in str(program.graph)
 
 
 def test_a_failing_compiler_warns_once_with_the_cause_and_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:

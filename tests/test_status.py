@@ -13,6 +13,7 @@ from netwright import catalogue, status
 from netwright.part import Claim, Part, Protocol
 from netwright.testing import Result
 from netwright.testing import _matrix as command
+from netwright.testing.__main__ import main
 
 PART = catalogue.parts("activation")[0]
 CLAIMED = replace(PART, claims=(Claim("better", "is better", protocol=Protocol("task", "other", "better")),))
@@ -59,13 +60,13 @@ def test_the_command_writes_what_status_reads(
     monkeypatch.setattr(command, "run", lambda part, sample: good)
     out = tmp_path / "checks.json"
     out.write_text(json.dumps({"schema": 1, "parts": {"activation/no-longer-there": {}}, "torch": "1"}))
-    assert command.main(["--all", "--part", PART.id, "--out", str(out)]) == 0
+    assert main(["--all", "--part", PART.id, "--out", str(out)]) == 0
     written = json.loads(out.read_text())
     assert list(written["parts"]) == [PART.id]
     assert written["parts"][PART.id]["checks"] == {"a": "pass", "b": "skip: no need"}
     monkeypatch.setattr(status, "evidence", lambda: tmp_path)
     assert status.status(PART) == "checked"
     monkeypatch.setattr(command, "run", lambda part, sample: [Result("a", False, "what is wrong")])
-    assert command.main(["--part", PART.id, "--out", str(out)]) == 1
+    assert main(["--part", PART.id, "--out", str(out)]) == 1
     assert "what is wrong" in capsys.readouterr().out
     assert json.loads(out.read_text()) == written  # without --all nothing is written

@@ -268,6 +268,7 @@ def _generate(part: ActivationPart) -> type[nn.Module]:
 
     def __init__(self: Activation, *args: Any, **kwargs: Any) -> None:
         nn.Module.__init__(self)
+        kwargs.pop("inplace", None)  # timm passes it to every activation; the output is always a new tensor
         frame = dict(zip(fixed, args, strict=False))
         if len(args) > len(fixed) or set(frame) & set(kwargs):
             raise BadInput(f"{part.id}: too many positional arguments; the order is {', '.join(fixed)}")

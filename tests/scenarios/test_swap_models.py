@@ -97,24 +97,148 @@ def test_gpt2_keeps_its_tied_head() -> None:
     assert model.lm_head.weight is model.transformer.wte.weight
 
 
-@pytest.mark.parametrize(
-    ("name", "what", "size"),
-    [("resnet10t", "ReLU", 64), ("vit_tiny_patch16_224", "GELU", 224), ("convnext_atto", "GELU", 64)],
-)
-def test_timm_models(name: str, what: str, size: int) -> None:
-    timm = optional("timm")
-    model = timm.create_model(name, pretrained=False, num_classes=5).eval()
-    x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-    old = {type(m) for m in model.modules() if type(m).__name__ == what}.pop()  # torch's, or timm's own of that name
-    count = sum(isinstance(m, old) for m in model.modules())
+def tiny_hf_vit() -> nn.Module:
+    transformers = optional("transformers", "ViTForImageClassification")
+    small = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, image_size=16, patch_size=8)
+    return transformers.ViTForImageClassification(transformers.ViTConfig(**small)).eval()
+
+
+def from_timm(name: str, **small: object) -> nn.Module:
+    return optional("timm").create_model(name, pretrained=False, num_classes=5, **small).eval()
+
+
+def tiny_timm_vit(**options: object) -> nn.Module:
+    return from_timm("vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2, **options)
+
+
+def sequential() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(6 * 196, 5)).eval()
+
+
+def image(size: int) -> torch.Tensor:
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+#: name: how it is made, the type of its activations and how many there are, a part that can start as it, an example
+MODELS = {
+    "timm-vit": (tiny_timm_vit, "GELU", 2, "pau", image(16)),
+    "timm-resnet": (lambda: from_timm("resnet10t"), "ReLU", 11, "prelu", image(32)),
+    "timm-convnext": (lambda: from_timm("convnext_atto"), "GELU", 12, "pau", image(32)),
+    "timm-efficientnet": (lambda: from_timm("efficientnet_b0"), "SiLU", 49, "swish", image(32)),
+    "bert": (tiny_bert, "GELUActivation", 2, "pau", TOKENS),
+    "gpt2": (tiny_gpt2, "NewGELUActivation", 2, "pau", TOKENS),
+    "llama": (tiny_llama, "SiLUActivation", 2, "swish", TOKENS),
+    "vit": (tiny_hf_vit, "GELUActivation", 2, "pau", {"pixel_values": image(16)}),
+    "sequential": (sequential, "ReLU", 1, "prelu", image(16)),
+}
+
+
+def run(model: nn.Module, example: object) -> torch.Tensor:
+    """The floating output of a model of any library."""
     with torch.no_grad():
-        before = model(x)
-        report = swap(model, old, "golu", example=x)
-        assert len({id(model.get_submodule(s.path)) for s in report.sites}) == count > 0
-        assert all(s.channels and s.known == "example run" for s in report.sites)
-        assert not torch.equal(model(x), before)
-        swap(model, "activation/golu", old)
-        assert torch.equal(model(x), before)
+        out = model(**example) if isinstance(example, dict) else model(example)
+    return out if isinstance(out, torch.Tensor) else out[0]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_nobody_here_wrote(name: str) -> None:
+    """Every activation is found, measured, replaced and put back; the output stays near the old one from a fitted start."""
+    make, kind, count, learning, example = MODELS[name]
+    torch.manual_seed(0)
+    model = make()
+    old = {type(m) for m in model.modules() if type(m).__name__ == kind}.pop()  # torch's, or the library's own
+    keys, before = list(model.state_dict()), run(model, example)
+    report = swap(model, old, "golu", example=example)
+    assert len({s.path for s in report.sites}) == len(report.sites)
+    assert sum(isinstance(m, golu_type()) for m in model.modules()) == len(report.sites) == count
+    assert all(s.shape and s.channels and s.known == "example run" and s.variance_ratio for s in report.sites)
+    now = run(model, example)
+    assert report.drift is not None and report.drift > 0 and not torch.equal(now, before)
+    if isinstance(example, torch.Tensor) or name == "vit":  # whose output is one tensor
+        wanted = (now - before).square().mean().sqrt() / before.square().mean().sqrt()
+        assert report.drift == pytest.approx(float(wanted), rel=1e-4)
+    gates = [any("multiplies up_proj" in note for note in s.notes) for s in report.sites]
+    assert all(gates) if name == "llama" else not any(gates)
+    assert str(report).startswith(f"{count} places changed") and "variance" in str(report)
+    report.restore(model)
+    assert torch.equal(run(model, example), before) and list(model.state_dict()) == keys
+    fitted = swap(model, old, learning, example=example, init_from="old")
+    assert fitted.drift < 0.1 and fitted.drift < report.drift and max(s.fit_error for s in fitted.sites) < 0.01
+    assert set(fitted.gained) == set(model.state_dict()) - set(keys) and len(fitted.gained) >= count
+    fitted.restore(model)
+    assert torch.equal(run(model, example), before)
+
+
+@pytest.mark.parametrize(("old", "to"), [("silu", "swish"), ("relu", "prelu"), ("gelu", "pau"), ("silu", "pau"), ("relu", "pau")])
+def test_parts_start_as_the_old_function(old: str, to: str) -> None:
+    model, x = nn.Sequential(nn.Linear(6, 16), catalogue.get(old, "activation").build(), nn.Linear(16, 3)), torch.randn(32, 6)
+    before = model(x)
+    report = swap(model, old, to, example=x, init_from="old")
+    assert report.sites[0].fit_error < 0.02 and torch.allclose(model(x), before, atol=0.05)
+
+
+def test_gates_of_fused_mlps() -> None:
+    layers = optional("timm.layers")
+    for make, half in ((layers.SwiGLU, "fc1_x"), (layers.GluMlp, "another branch")):
+        model, x = nn.Sequential(make(8, 16, 8)), torch.randn(3, 8)
+        with pytest.raises(Misfit, match=f"0.act already multiplies {half}.*for its gate alone give to='silu'"):
+            swap(model, "0.act", "swiglu", example=x)
+        report = swap(model, "0.act", "silu", example=x)
+        assert half in report.sites[0].notes[0] and report.sites[0].notes[0].startswith("a gate")
+
+
+def test_calls_around_a_librarys_model_are_changed() -> None:
+    class Head(nn.Module):
+        """A model around a library's, with calls of its own."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.out = tiny_timm_vit(), nn.Linear(5, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(torch.nn.functional.gelu(self.body(x))).relu()
+
+    head, x = Head().eval(), image(16)
+    before = run(head, x)
+    report = swap(head, torch.nn.functional.gelu, "golu", example=x, functional=True)
+    assert [s.path for s in report.sites] == ["swapped_gelu"] and report.drift is not None and report.drift > 0
+    assert [(u.path, u.function) for u in report.unreached] == [("", "relu")]
+    swap(head, "activation/golu", nn.GELU)
+    assert torch.equal(run(head, x), before)
+
+
+def test_a_call_inside_a_librarys_module_is_changed() -> None:
+    layers = optional("timm.layers.split_attn")
+    model, x = nn.Sequential(layers.RadixSoftmax(radix=1, cardinality=1), nn.ReLU()), torch.randn(2, 6)
+    before = run(model, x)
+    report = swap(model, nn.Sigmoid, nn.Hardsigmoid, example=x, functional=True)
+    assert [s.path for s in report.sites] == ["0.swapped_sigmoid"] and torch.equal(run(model, x), nn.functional.hardsigmoid(x))
+    report.restore(model)
+    assert torch.equal(run(model, x), before)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet10t", "convnext_atto", "efficientnet_b0"])
+def test_timm_builds_its_models_with_a_part(name: str) -> None:
+    optional("timm")
+    from netwright.activations import GoLU
+
+    model = tiny_timm_vit(act_layer=GoLU) if "vit" in name else from_timm(name, act_layer=GoLU)
+    assert sum(isinstance(m, GoLU) for m in model.modules()) >= 2
+    assert run(model, image(16 if "vit" in name else 32)).shape == (2, 5)
+
+
+def test_transformers_takes_a_part_from_its_table() -> None:
+    table = optional("transformers.activations").ACT2FN
+    from netwright.activations import GoLU
+
+    transformers = optional("transformers", "BertModel")
+    table["golu"] = GoLU
+    try:
+        small = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, hidden_act="golu")
+        model = transformers.BertModel(transformers.BertConfig(vocab_size=50, **small)).eval()
+    finally:
+        del table["golu"]
+    assert sum(isinstance(m, GoLU) for m in model.modules()) == 2 and run(model, TOKENS).isfinite().all()
 
 
 def test_a_torch_encoder_from_its_module_to_a_part() -> None:

@@ -1,0 +1,1 @@
+"""What `netwright.swap` is made of: what goes in, traced calls, fits, measurements, gates, the report."""
