@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import statistics
@@ -29,12 +30,17 @@ def cost(work: Callable[[], Any], n: int = 1) -> float:
     return (time.process_time() - start) / n
 
 
-def ratios(works: Mapping[str, Callable[[], Any]], unit: str, rounds: int = 25, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Cost of every work over that of `unit`, the ratio formed within a round of random order: median and quartiles."""
+def ratios(
+    works: Mapping[str, Callable[[], Any]], unit: str, rounds: int = 25, seed: int = 0, sample: float = SAMPLE
+) -> dict[str, dict[str, Any]]:
+    """Cost of every work over that of `unit`, the ratio formed within a round of random order: median and quartiles.
+
+    sample: seconds a sample lasts at least.
+    """
     calls = {}
     for name, work in works.items():
         work()
-        calls[name] = max(1, round(SAMPLE / max(1e-7, min(cost(work) for _ in range(5)))))
+        calls[name] = max(1, math.ceil(sample / max(1e-7, min(cost(work) for _ in range(5)))))
     rows: dict[str, list[float]] = {name: [] for name in works}
     shuffle, seconds = random.Random(seed), []
     for _ in range(rounds):

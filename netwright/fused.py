@@ -7,6 +7,7 @@ by hand, and the backward can itself be differentiated once.
 
 from __future__ import annotations
 
+import math
 import threading
 import types
 import warnings
@@ -59,12 +60,29 @@ def uncompiled() -> Iterator[None]:
         compiler.usable = was
 
 
-@cache
-def _options() -> dict[str, Any] | None:
-    """Options of the compiler: a product and a sum in one instruction, which is faster and rounds once."""
-    wanted = {"cpp.enable_floating_point_contract_flag": "fast"}
-    known = torch._inductor.list_options()  # type: ignore[attr-defined]
-    return {name: value for name, value in wanted.items() if name in known} or None
+def _quotient(a: Any, b: Any) -> Any:
+    """a / b as a times the reciprocal of b: processors divide many times slower, and derivatives of quotients divide again."""
+    if not (isinstance(a, Tensor) and a.dtype in (torch.float32, torch.float64)):
+        return NotImplemented
+    if isinstance(b, Tensor):
+        return a * b.reciprocal() if b.dtype == a.dtype else NotImplemented
+    return a * (1.0 / b) if isinstance(b, (int, float)) and b else NotImplemented
+
+
+def _inductor(graph: Any, inputs: Any) -> Any:
+    """torch's compiler with two liberties: quotients by reciprocals, and a product and a sum in one instruction.
+
+    isinf becomes a comparison, which it can vectorise.
+    """
+    from torch._inductor.compile_fx import compile_fx
+    from torch._inductor.decomposition import select_decomp_table
+
+    aten = torch.ops.aten
+    rules = {**select_decomp_table(), aten.div.Tensor: _quotient, aten.isinf.default: lambda x: x.abs() == math.inf}
+    return compile_fx(graph, inputs, config_patches=_CONTRACT, decompositions=rules)
+
+
+_CONTRACT = {"cpp.enable_floating_point_contract_flag": "fast"}
 
 
 class _Lazy:
@@ -87,7 +105,7 @@ class _Lazy:
     def _run(self, *args: Tensor) -> Any:
         try:
             if self._compiled is None:
-                self._compiled = torch.compile(self.plain, dynamic=True, options=_options())
+                self._compiled = torch.compile(self.plain, dynamic=True, backend=_inductor)
             return self._compiled(*args)
         except Exception as error:  # the plain call tells a bad argument from a bad compiler
             result = self.plain(*args)

@@ -23,8 +23,8 @@ def gated(x: Tensor, gate: Tensor) -> Tensor:
 
 
 def quick_tanh(x: Tensor) -> Tensor:
-    """tanh of a sigmoid: several times faster once compiled, and exact to rounding of 1."""
-    return 2 * torch.sigmoid(2 * x) - 1
+    """tanh of one exponential: several times faster once compiled, exact to rounding of 1, and no slope lost near 1."""
+    return 1 - 2 / (1 + torch.exp(2 * x.clamp(max=40.0)))
 
 
 def quick_softplus(x: Tensor) -> Tensor:
