@@ -22,6 +22,7 @@ def reference(x: float) -> float:
 PART = activation(
     relu,
     cls="ReLU",
+    native=True,
     reference=reference,
     formula=r"\max(0,\,x)",
     limits=(0.0, math.inf),

@@ -23,6 +23,7 @@ def reference_leaky_relu(x: float, a: float) -> float:
 LEAKY_RELU = activation(
     leaky_relu,
     cls="LeakyReLU",
+    native=True,
     reference=reference_leaky_relu,
     summary="Leaky ReLU: a small slope in place of 0 for negative inputs (Maas, Hannun and Ng, 2013).",
     formula=r"\max(0,\,x) + a \min(0,\,x)",

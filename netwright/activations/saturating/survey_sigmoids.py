@@ -26,6 +26,7 @@ def reference_hardtanh(x: float) -> float:
 HARDTANH = activation(
     hardtanh,
     cls="Hardtanh",
+    native=True,
     reference=reference_hardtanh,
     summary="Hard tanh: the input clipped to [-1, 1] (Collobert, 2004).",
     formula=r"\min(1,\,\max(-1,\,x))",
@@ -58,6 +59,7 @@ TANH = activation(
     tanh,
     compiled=tanh_of_a_sigmoid,
     cls="Tanh",
+    native=True,
     reference=reference_tanh,
     summary="The hyperbolic tangent: a sigmoid between -1 and 1, odd, of slope 1 at 0.",
     formula=r"\tanh(x)",
@@ -83,6 +85,7 @@ def reference_sigmoid(x: float) -> float:
 SIGMOID = activation(
     sigmoid,
     cls="Sigmoid",
+    native=True,
     reference=reference_sigmoid,
     summary="The logistic sigmoid: between 0 and 1, and 1/2 at 0 (Rumelhart, Hinton and Williams, 1986).",
     formula=r"1 / (1 + e^{-x})",

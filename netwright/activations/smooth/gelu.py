@@ -14,8 +14,7 @@ from netwright.part import Claim, Example, Identity, Option, Paper, Protocol
 
 def gelu(x: Tensor, *, approximate: str) -> Tensor:
     if approximate == "sigmoid":
-        gate = torch.sigmoid(1.702 * x)
-        return torch.where(gate > 0, x * gate, 0.0)  # not -inf * 0
+        return F.silu(1.702 * x) / 1.702
     return F.gelu(x, approximate=approximate)
 
 
@@ -52,6 +51,7 @@ def claim_relu() -> bool:
 PART = activation(
     gelu,
     cls="GELU",
+    native=True,
     reference=reference,
     formula=r"x\,\Phi(x)",
     limits=(0.0, math.inf),

@@ -30,6 +30,7 @@ def claim_minimum() -> bool:
 PART = activation(
     silu,
     cls="SiLU",
+    native=True,
     reference=reference,
     formula=r"x\,\sigma(x)",
     limits=(0.0, math.inf),
