@@ -1,12 +1,14 @@
 """One random generator a purpose and module path, so that one part's draws never shift another's.
 
-Purposes in use: "split", "order", "augment", "draw", "init", "tune", "probe".
+Purposes in use: "split", "order", "augment", "draw", "init", "tune", "probe", "forward".
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,14 @@ def derive(seed: int, purpose: str, path: str = "") -> int:
 def generator(seed: int, purpose: str, path: str = "", device: str = "cpu") -> torch.Generator:
     """A fresh generator seeded with derive(seed, purpose, path)."""
     return torch.Generator(device).manual_seed(derive(seed, purpose, path))
+
+
+@contextmanager
+def forward_draws(seed: int, device: str = "cpu") -> Iterator[None]:
+    """Within it torch's default generators, which dropout and its like draw from, are seeded; afterwards as before."""
+    with torch.random.fork_rng(devices=[] if device == "cpu" else None):
+        torch.manual_seed(derive(seed, "forward"))
+        yield
 
 
 def permutation(n: int, seed: int, purpose: str, path: str = "") -> Tensor:

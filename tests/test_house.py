@@ -124,6 +124,9 @@ def test_adding_a_part_is_adding_one_file(tmp_path: Path) -> None:
         "    assert part.summary in str(card(name))\n"
         "bad = [str(r) for r in run(netwright.get(sys.argv[1])) if not r.ok]\n"
         "assert not bad, bad\n"
+        "from netwright import gallery, pages\n"
+        "new = netwright.get(sys.argv[1])\n"
+        "assert all(new.summary in text for text in (gallery.page([new]), pages.index([new])))\n"
         "import netwright.activations\n"
         "assert netwright.activations.Newcomer()(__import__('torch').ones(2)).tolist() == [1, 1]\n"
     )

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from netwright.kinds.rule import Rule
 from netwright.kinds.task import Task
 from netwright.part import NetwrightError
-from netwright.streams import generator
+from netwright.streams import forward_draws, generator
 from netwright.study.records import Cost
 from netwright.study.spec import ArmSpec, Request
 from netwright.study.work import build_rule, data_of
@@ -164,7 +164,8 @@ def median_step_ratio(
 ) -> tuple[float, float]:
     """Median over rounds of step time a / step time b, and half the distance of its quartiles."""
     torch.set_num_threads(request.threads)
-    times = interleaved([Stepper(request, task, a, a_widths), Stepper(request, task, b, b_widths)])
+    with forward_draws(0, request.device):
+        times = interleaved([Stepper(request, task, a, a_widths), Stepper(request, task, b, b_widths)])
     ratios = sorted(x / y for x, y in zip(*times, strict=True))
     quartiles = statistics.quantiles(ratios, n=4)
     return statistics.median(ratios), (quartiles[2] - quartiles[0]) / 2
@@ -184,31 +185,38 @@ def probe(
     before = torch.get_num_threads()
     torch.set_num_threads(request.threads)
     try:
-        steppers: dict[str, Stepper] = {}
-        for arm in request.arms:
-            if arm.name not in sound:
-                continue
-            try:
-                stepper = Stepper(request, task, arm, widths[arm.name])
-                stepper.step()
-            except Exception as error:  # a part that can't take a step has no cost; its runs say why
-                tell(f"{arm.name}: no cost measured ({type(error).__name__})")
-                continue
-            steppers[arm.name] = stepper
-        if not steppers:
-            return [Cost(arm.name, widths=widths[arm.name]) for arm in request.arms], None
-        first = request.arms[0]
-        twin = [Stepper(request, task, first, widths[first.name])] if first.name in steppers else []
-        times = interleaved([*steppers.values(), *twin])
-        base = times[0] if twin else []
-        ratios = [x / y for x, y in zip(times[-1], base, strict=False)] if twin else []
-        aa = statistics.median(ratios) if ratios else None
-        timed = dict(zip(steppers, times, strict=False))
-        return [
-            _cost(request, task, arm, widths[arm.name], steppers.get(arm.name), timed.get(arm.name), base) for arm in request.arms
-        ], aa
+        with forward_draws(0, request.device):
+            return _probe(request, task, widths, sound, tell)
     finally:
         torch.set_num_threads(before)
+
+
+def _probe(
+    request: Request, task: Task, widths: dict[str, tuple[int, ...]], sound: Collection[str], tell: Callable[[str], None]
+) -> tuple[list[Cost], float | None]:
+    steppers: dict[str, Stepper] = {}
+    for arm in request.arms:
+        if arm.name not in sound:
+            continue
+        try:
+            stepper = Stepper(request, task, arm, widths[arm.name])
+            stepper.step()
+        except Exception as error:  # a part that can't take a step has no cost; its runs say why
+            tell(f"{arm.name}: no cost measured ({type(error).__name__})")
+            continue
+        steppers[arm.name] = stepper
+    if not steppers:
+        return [Cost(arm.name, widths=widths[arm.name]) for arm in request.arms], None
+    first = request.arms[0]
+    twin = [Stepper(request, task, first, widths[first.name])] if first.name in steppers else []
+    times = interleaved([*steppers.values(), *twin])
+    base = times[0] if twin else []
+    ratios = [x / y for x, y in zip(times[-1], base, strict=False)] if twin else []
+    aa = statistics.median(ratios) if ratios else None
+    timed = dict(zip(steppers, times, strict=False))
+    return [
+        _cost(request, task, arm, widths[arm.name], steppers.get(arm.name), timed.get(arm.name), base) for arm in request.arms
+    ], aa
 
 
 def _cost(

@@ -24,7 +24,7 @@ from netwright.kinds.rule import Rule
 from netwright.kinds.task import Data, Task
 from netwright.names import printable
 from netwright.nets import fill_named
-from netwright.streams import derive, initialise
+from netwright.streams import derive, forward_draws, initialise
 from netwright.study.canonical import canonical_json, parse
 from netwright.study.records import Run, RunRecord
 from netwright.study.spec import ArmSpec, Request, open_task
@@ -208,9 +208,7 @@ def _alone(job: Job, task: Task, run: Run) -> tuple[RunRecord, bytes | None]:
         data = data_of(task, run.seed, job.request.device)
         part, options = job.arm.filled(task)["rule"]
         setting = setting_of(job, task, run)
-        # What draws inside a forward, such as dropout, takes the default generator: seeded for the run, then restored.
-        with torch.random.fork_rng(devices=[] if job.request.device == "cpu" else None):
-            torch.manual_seed(derive(setting.seed, "forward"))
+        with forward_draws(setting.seed, job.request.device):
             outcome = train(rule, data, setting, part.tags_at(**options).closed_form)
     except Exception as error:
         return failed_record(run, "oom" if out_of_memory(error) else "failed", error, start), None
