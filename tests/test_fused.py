@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright import catalogue, fused
-from netwright.fused import FallbackWarning, fuse, uncompiled
+from netwright.fused import FallbackWarning, fuse, fuse_kept, uncompiled
 
 
 def gated(x: Tensor, steepness: Tensor, *, gain: float = 1.0) -> Tensor:
@@ -108,6 +108,57 @@ def test_export_sees_the_plain_writing() -> None:
     x = torch.linspace(-2, 2, 6).reshape(3, 2)
     assert torch.allclose(program.module()(x), gated(x, torch.tensor(1.3), gain=2.0))
     assert torch.sigmoid.__name__ in str(program.graph)
+
+
+def clipped(x: Tensor, *, top: float) -> Tensor:
+    return x.clamp(0.0, top)
+
+
+def ahead(x: Tensor, *, top: float) -> tuple[Tensor, Tensor]:
+    return x.clamp(0.0, top), ((x > 0) & (x < top)).to(torch.uint8)
+
+
+def back(gradient: Tensor, inside: Tensor, *, top: float) -> Tensor:
+    return gradient * inside
+
+
+def squeezed(x: Tensor) -> Tensor:
+    return torch.tanh(x)
+
+
+#: Keeps a byte an element; and one whose gradient follows from its output, which is kept.
+CLIPPED = fuse_kept(clipped, ahead, back, "toy")
+SQUEEZED = fuse_kept(squeezed, squeezed, lambda gradient, y: gradient * (1 - y * y), "toy")
+
+
+def test_a_forward_and_a_backward_by_hand(either: None) -> None:
+    x, _ = inputs()
+    assert torch.equal(CLIPPED(x, top=1.0), clipped(x, top=1.0))
+    for f, plain in ((lambda x: CLIPPED(x, top=1.0), lambda x: clipped(x, top=1.0)), (SQUEEZED, squeezed)):
+        assert torch.autograd.gradcheck(f, (x,))
+        slopes = [torch.func.vmap(torch.func.grad(lambda row, g=g: g(row).sum()))(x.detach()) for g in (f, plain)]
+        assert torch.allclose(*slopes)
+    assert torch.autograd.gradgradcheck(SQUEEZED, (x,))
+
+
+def test_by_hand_nothing_but_what_is_said_is_kept() -> None:
+    kept: list[int] = []
+
+    def pack(t: Tensor) -> Tensor:
+        kept.append(t.untyped_storage().nbytes())
+        return t
+
+    x, _ = inputs(torch.float32)
+    with uncompiled(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        CLIPPED(x, top=1.0)
+    assert kept == [x.numel()]
+
+
+@pytest.mark.parametrize("b", [torch.tensor([4.0, 0.0, -3.0, math.inf]), 4, 0.3])
+def test_a_quotient_by_reciprocal_is_the_quotient(b: Tensor | float) -> None:
+    a = torch.tensor([6.0, 0.0, 1.0, 5.0])
+    torch.testing.assert_close(fused._quotient(a, b), a / b, rtol=3e-7, atol=0.0, equal_nan=True)
+    assert fused._quotient(a.long(), b) is NotImplemented and fused._quotient(a.half(), b) is NotImplemented
 
 
 def test_a_failing_compiler_warns_once_with_the_cause_and_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
