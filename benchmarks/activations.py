@@ -6,18 +6,19 @@ learnable parameters), one thread; ratios are formed within rounds in which the 
 Also: torch's own kernel where it has one, sparsemax on rows of 1000 against the sort, cross-entropy on rows of 10, and,
 where a GPU is found, time in bfloat16 at 2^26 against torch.relu and the peak memory of a training step.
 
-    python benchmarks/activations.py [part ...]       only these parts; then nothing is written
+    python benchmarks/activations.py [part ...]       with names only these parts, laid over what is on file
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import _vit
 import torch
-from _timing import ratios, write
+from _timing import OUT, ratios, write
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -37,7 +38,8 @@ NATIVE: dict[str, nn.Module] = {
 }  # fmt: skip
 TRANSCENDENTAL = {
     "exp", "expm1", "sigmoid", "tanh", "erf", "erfc", "log", "log1p", "sin", "cos", "tan", "atan", "asinh", "pow", "softplus",
-    "silu", "gelu", "mish", "elu", "log_sigmoid_forward", "sinh", "cosh", "logaddexp", "sinc", "celu", "selu",
+    "silu", "gelu", "mish", "elu", "log_sigmoid_forward", "sinh", "cosh", "logaddexp", "sinc", "celu", "selu", "atan2", "asin",
+    "acos", "exp2", "log2", "special_erfc", "hypot", "softplus_backward", "acosh", "atanh",
 }  # fmt: skip
 
 
@@ -112,20 +114,23 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     x = torch.randn(4096)
     for key in ("eager", "fused"):
         row[key]["kept_bytes"] = kept(variants[key], x)
-    row["exponentials"] = exponentials(part, plain)
     return row
 
 
 def targets(rows: dict[str, Any]) -> dict[str, Any]:
     """Which parts keep to the limits: time fused, forward + backward at 2^20, and bytes kept."""
     limits = {0: 1.5, 1: 1.5, 2: 1.8}
-    time = {n: (r["fused"]["fwdbwd_2^20"]["median"], limits[r["exponentials"]]) for n, r in rows.items() if r["exponentials"] <= 2}
+    time = {
+        n: (r["fused"]["fwdbwd_2^20"]["median"], limits[r["exponentials"]]) for n, r in rows.items() if r["exponentials"] <= 2
+    }
     declared = {n: catalogue.get(n, "activation").kept for n in rows}
     return {
         "within": sorted(n for n, (got, limit) in time.items() if got <= limit),
         "slower": {n: {"ratio": got, "limit": limit} for n, (got, limit) in sorted(time.items()) if got > limit},
         "no limit (more than two)": sorted(set(rows) - set(time)),
-        "keep more than declared": {n: r["fused"]["kept_bytes"] for n, r in rows.items() if r["fused"]["kept_bytes"] > declared[n]},
+        "keep more than declared": {
+            n: r["fused"]["kept_bytes"] for n, r in rows.items() if r["fused"]["kept_bytes"] > declared[n]
+        },
     }
 
 
@@ -156,23 +161,31 @@ def rows_of_ten(rounds: int) -> dict[str, Any]:
     return out
 
 
+def line(name: str, row: dict[str, Any]) -> str:
+    """The row as it is printed: forward + backward at 2^20, in units of F.gelu."""
+    again, eager, fused = (row[key]["fwdbwd_2^20"]["median"] for key in ("gelu again", "eager", "fused"))
+    native = f"{row['native']['fwdbwd_2^20']['median']:5.2f}" if "native" in row else "     "
+    kept = f"{row['eager']['kept_bytes']:g} -> {row['fused']['kept_bytes']:g}"
+    return f"{name:22} again {again:5.2f}  eager {eager:7.2f}  fused {fused:5.2f}  native {native}  kept {kept}"
+
+
 def main(names: list[str]) -> None:
     elementwise = [p.name for p in catalogue.parts("activation") if p.tags.shape == "elementwise"]  # type: ignore[attr-defined]
-    rows: dict[str, Any] = {}
+    known = OUT / "activations.json"
+    old = json.loads(known.read_text(encoding="utf-8")) if names and known.is_file() else {}
+    result: dict[str, Any] = {"unit": "F.gelu on the same input", "rows": {}} | old
+    result["rows"] = {name: row for name, row in result["rows"].items() if name in elementwise}
     for name in names or elementwise:
-        row = rows[name] = measure(name, rounds=9)
-        line = [row[k]["fwdbwd_2^20"]["median"] for k in ("gelu again", "eager", "fused")]
-        native = row["native"]["fwdbwd_2^20"]["median"] if "native" in row else None
-        print(f"{name:22} again {line[0]:5.2f}  eager {line[1]:7.2f}  fused {line[2]:5.2f}  native {native}  "
-              f"kept {row['eager']['kept_bytes']:g} -> {row['fused']['kept_bytes']:g}  exps {row['exponentials']}", flush=True)  # fmt: skip
-    found = targets(rows)
-    if names:
-        print(found["slower"], found["keep more than declared"])
-        return
-    result: dict[str, Any] = {"unit": "F.gelu on the same input", "rows": rows, "targets": found}
-    result["sparsemax"], result["cross_entropy"] = sparsemax(15), rows_of_ten(25)
-    result["kept by a ViT of 12 blocks"] = _vit.kept()
-    result["gpu"] = _vit.on_gpu(elementwise) if torch.cuda.is_available() else "no GPU was found"
+        result["rows"][name] = measure(name, rounds=9)
+        print(line(name, result["rows"][name]), flush=True)
+    for name, row in result["rows"].items():
+        part = catalogue.get(name, "activation")
+        row["exponentials"] = exponentials(part, part.build())
+    result["targets"] = targets(result["rows"])
+    if not names:
+        result["sparsemax"], result["cross_entropy"] = sparsemax(15), rows_of_ten(25)
+        result["kept by a ViT of 12 blocks"] = _vit.kept()
+        result["gpu"] = _vit.on_gpu(elementwise) if torch.cuda.is_available() else "no GPU was found"
     write("activations", result)
 
 

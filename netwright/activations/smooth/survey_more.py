@@ -44,6 +44,11 @@ def bent_identity(x: Tensor) -> Tensor:
     return x * (1 + t / 2)
 
 
+def quick_bent_identity(x: Tensor) -> Tensor:
+    x = x.clamp(-1e18, 1e18)
+    return x + (torch.sqrt(x * x + 1) - 1) / 2
+
+
 def bent_identity_reference(x: float) -> float:
     if abs(x) > 1e8:
         return x * (1.5 if x > 0 else 0.5)
@@ -68,6 +73,12 @@ def aria2_reference(x: float, alpha: float, beta: float) -> float:
 
 def swim(x: Tensor, *, k: float) -> Tensor:
     return x / 2 * (1 + k * algebraic(x))
+
+
+def quick_swim(x: Tensor, *, k: float) -> Tensor:
+    """Without hypot, which has no vectorised kernel."""
+    near = x.clamp(-1e18, 1e18)
+    return x / 2 * (1 + k * near * torch.rsqrt(1 + near * near))
 
 
 def swim_reference(x: float, k: float) -> float:
@@ -131,7 +142,8 @@ PARTS = (
                     "starts at a = 0, the identity"),
     ),
     activation(
-        bent_identity, cls="BentIdentity", summary="Bent identity: a line whose slope turns from 1/2 to 3/2",
+        bent_identity, compiled=quick_bent_identity, cls="BentIdentity",
+        summary="Bent identity: a line whose slope turns from 1/2 to 3/2",
         formula=r"(\sqrt{x^2 + 1} - 1) / 2 + x", reference=bent_identity_reference, paper=SURVEY, limits=(-INF, INF),
         flops=7.0, tags=Tags(smooth=True, monotone=True, delicate=True), values={-1.0: -0.792893, 0.0: 0.0, 1.0: 1.207107},
     ),
@@ -148,7 +160,7 @@ PARTS = (
                     Identity("activation/swish", options={"alpha": 1.0, "beta": 2.0}, other_options={"beta": 2.0})),
     ),
     activation(
-        swim, cls="Swim", summary="Swim: x gated by an algebraic step instead of Swish's sigmoid",
+        swim, compiled=quick_swim, cls="Swim", summary="Swim: x gated by an algebraic step instead of Swish's sigmoid",
         formula=r"\frac{x}{2} (1 + k x / \sqrt{1 + x^2})", reference=swim_reference,
         paper=Paper(title="Swim: A General-Purpose, High-Performing, and Efficient Activation Function for Locomotion Control "
                           "Tasks", authors="Maryam Abdool, Tony Dear", year=2023, arxiv="2303.02640"),
