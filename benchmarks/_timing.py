@@ -61,12 +61,12 @@ def summary(values: list[float]) -> dict[str, Any]:
     return {"median": float(f"{middle:.4g}"), "quartiles": [float(f"{low:.4g}"), float(f"{high:.4g}")]}
 
 
-def write(name: str, row: Mapping[str, Any]) -> None:
-    """evidence/benchmarks/<name>.json, with the machine it was measured on."""
+def write(name: str, row: Mapping[str, Any], show: str = "") -> None:
+    """evidence/benchmarks/<name>.json, with the machine it was measured on; prints it, or only the entry called `show`."""
     from netwright.study.spec import environment
 
     OUT.mkdir(parents=True, exist_ok=True)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     text = json.dumps({**row, "environment": environment(), "load": load}, indent=1)
     (OUT / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    print(json.dumps(row[show], indent=1) if show else text)

@@ -186,7 +186,7 @@ def main(names: list[str]) -> None:
         result["sparsemax"], result["cross_entropy"] = sparsemax(15), rows_of_ten(25)
         result["kept by a ViT of 12 blocks"] = _vit.kept()
         result["gpu"] = _vit.on_gpu(elementwise) if torch.cuda.is_available() else "no GPU was found"
-    write("activations", result)
+    write("activations", result, show="targets")
 
 
 if __name__ == "__main__":
