@@ -33,20 +33,20 @@ def soft_exponential_reference(x: float, a: float) -> float:
     return x
 
 
+FAR = 1e18  # its square fits float32
+
+
 def algebraic(x: Tensor) -> Tensor:
     """x / sqrt(1 + x^2), which is 1 or -1 at the infinities."""
-    return torch.where(x.isinf(), torch.sign(x), x / torch.hypot(x, torch.ones_like(x)))
+    near = x.clamp(-FAR, FAR)
+    return near * torch.rsqrt(1 + near.square())
 
 
 def bent_identity(x: Tensor) -> Tensor:
     # (sqrt(x^2 + 1) - 1) / 2 = x t / 2 with t = x / (1 + sqrt(x^2 + 1)): no cancellation near 0 or at -inf.
-    t = torch.where(x.isinf(), torch.sign(x), x / (1 + torch.hypot(x, torch.ones_like(x))))
+    near = x.clamp(-FAR, FAR)
+    t = near / (1 + torch.sqrt(1 + near.square()))
     return x * (1 + t / 2)
-
-
-def quick_bent_identity(x: Tensor) -> Tensor:
-    x = x.clamp(-1e18, 1e18)
-    return x + (torch.sqrt(x * x + 1) - 1) / 2
 
 
 def bent_identity_reference(x: float) -> float:
@@ -73,12 +73,6 @@ def aria2_reference(x: float, alpha: float, beta: float) -> float:
 
 def swim(x: Tensor, *, k: float) -> Tensor:
     return x / 2 * (1 + k * algebraic(x))
-
-
-def quick_swim(x: Tensor, *, k: float) -> Tensor:
-    """Without hypot, which has no vectorised kernel."""
-    near = x.clamp(-1e18, 1e18)
-    return x / 2 * (1 + k * near * torch.rsqrt(1 + near * near))
 
 
 def swim_reference(x: float, k: float) -> float:
@@ -142,7 +136,7 @@ PARTS = (
                     "starts at a = 0, the identity"),
     ),
     activation(
-        bent_identity, compiled=quick_bent_identity, cls="BentIdentity",
+        bent_identity, cls="BentIdentity",
         summary="Bent identity: a line whose slope turns from 1/2 to 3/2",
         formula=r"(\sqrt{x^2 + 1} - 1) / 2 + x", reference=bent_identity_reference, paper=SURVEY, limits=(-INF, INF),
         flops=7.0, tags=Tags(smooth=True, monotone=True, delicate=True), values={-1.0: -0.792893, 0.0: 0.0, 1.0: 1.207107},
@@ -160,7 +154,7 @@ PARTS = (
                     Identity("activation/swish", options={"alpha": 1.0, "beta": 2.0}, other_options={"beta": 2.0})),
     ),
     activation(
-        swim, compiled=quick_swim, cls="Swim", summary="Swim: x gated by an algebraic step instead of Swish's sigmoid",
+        swim, cls="Swim", summary="Swim: x gated by an algebraic step instead of Swish's sigmoid",
         formula=r"\frac{x}{2} (1 + k x / \sqrt{1 + x^2})", reference=swim_reference,
         paper=Paper(title="Swim: A General-Purpose, High-Performing, and Efficient Activation Function for Locomotion Control "
                           "Tasks", authors="Maryam Abdool, Tony Dear", year=2023, arxiv="2303.02640"),
