@@ -66,7 +66,7 @@ def results_of(names: Sequence[str], everything: bool, workers: int) -> Iterator
     if workers == 1:
         yield from ((name, *examine(name, everything)) for name in names)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), max_tasks_per_child=20) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         waiting = {pool.submit(examine, name, everything): name for name in names}
         for done in as_completed(waiting):
             yield waiting[done], *done.result()
