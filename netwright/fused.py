@@ -78,7 +78,11 @@ def _inductor(graph: Any, inputs: Any) -> Any:
     from torch._inductor.decomposition import select_decomp_table
 
     aten = torch.ops.aten
-    rules = {**select_decomp_table(), aten.div.Tensor: _quotient, aten.isinf.default: lambda x: x.abs() == math.inf}
+    rules: dict[Any, Any] = {
+        **select_decomp_table(),
+        aten.div.Tensor: _quotient,
+        aten.isinf.default: lambda x: x.abs() == math.inf,
+    }
     return compile_fx(graph, inputs, config_patches=_CONTRACT, decompositions=rules)
 
 

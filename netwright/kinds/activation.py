@@ -63,7 +63,7 @@ class Tags:
 class ActivationPart(Part):
     """An activation. Built by `activation(...)`; `part(x)` is not a thing: use `part.fn` or `part.build()`."""
 
-    fn: Callable[..., Tensor] = torch.relu
+    fn: Callable[..., Any] = torch.relu
     compiled: Callable[..., Tensor] | None = None  # the writing the compiler gets, where another is faster there
     cls: str = ""
     reference: Callable[..., Any] | None = None
@@ -283,7 +283,7 @@ def _generate(part: ActivationPart) -> type[nn.Module]:
 
 
 def activation(
-    fn: Callable[..., Tensor],
+    fn: Callable[..., Any],  # a tensor; of a stateful part also its new statistics
     *,
     cls: str,
     reference: Callable[..., Any],

@@ -8,6 +8,7 @@ A linear S gives the paper's parabola between two rays; SmeLU is alpha = beta, g
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ def claim_step() -> bool:
 def claim_rays() -> bool:
     """f(-alpha) = t; t = (g+ - g-)(beta - alpha) / 2 - g- alpha puts the right ray on g+ x, t = -g- alpha the left on g- x."""
     x = torch.tensor([-5.0, -0.8, 5.0], dtype=torch.float64)
-    sizes = {"alpha": 0.8, "beta": 1.2, "g_minus": 0.1, "g_plus": 0.9}
+    sizes: Any = {"alpha": 0.8, "beta": 1.2, "g_minus": 0.1, "g_plus": 0.9}
     right = gsmelu(x, **sizes, t=0.8 * 0.4 / 2 - 0.1 * 0.8)
     left = gsmelu(x, **sizes, t=-0.1 * 0.8)
     met = gsmelu(x, **sizes, t=0.3)

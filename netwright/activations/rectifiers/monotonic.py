@@ -7,7 +7,7 @@ rho(1) - rho(1 - x) right of it, which saturates on both sides. Layers with weig
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch import Tensor
 from netwright.kinds.activation import Tags, activation
 from netwright.part import Claim, Example, Identity, Option, Paper
 
-BASES = {"relu": F.relu, "elu": F.elu, "selu": F.selu}
+BASES: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "elu": F.elu, "selu": F.selu}
 ALPHA, SCALE = 1.6732632423543772, 1.0507009873554805  # SELU's
 
 

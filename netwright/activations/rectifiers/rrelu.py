@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ def reference_eval(rows: Rows, lower: float, upper: float) -> list[list[float]]:
 def claim_slopes() -> bool:
     """Slopes in training lie between their bounds, and their mean is the slope in evaluation."""
     x = -torch.ones(100_000)
-    bounds = {"lower": 0.125, "upper": 1 / 3}
+    bounds: Any = {"lower": 0.125, "upper": 1 / 3}
     y = -rrelu(x, *draw(x, torch.Generator().manual_seed(0), dim=0, **bounds), dim=0, **bounds)
     inside = bool(((y >= 0.125) & (y <= 1 / 3)).all())
     return inside and abs(float(y.mean() + evaluate(x, dim=0, **bounds)[0])) < 1e-3
