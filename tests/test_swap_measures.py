@@ -300,7 +300,6 @@ def test_parts_that_equal_another_can_start_as_it() -> None:
     assert tried >= 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("part", LEARNING, ids=lambda p: p.name)
 def test_every_elementwise_part_that_learns_is_fitted_or_refused(part: ActivationPart) -> None:
     torch.manual_seed(0)
