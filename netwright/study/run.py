@@ -25,7 +25,7 @@ from netwright.study.spec import EXECUTORS, ArmSpec, environment, make_request, 
 from netwright.study.store import Store, study_folder
 
 ROOT = "netwright-studies"
-LONG = 120.0  # seconds of estimated work from which `auto` uses worker processes
+LONG = 45.0  # seconds of estimated work from which `auto` uses worker processes
 Tell = Callable[[str], None]
 
 
