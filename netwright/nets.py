@@ -51,6 +51,21 @@ class Blocks(nn.Module):
         self.readout = readout
         self.shapes = tuple(tuple(s) for s in shapes)
 
+    @staticmethod
+    def of(
+        model: nn.Module, example: Tensor, blocks: Sequence[str | Sequence[str]] | None = None, readout: str | Sequence[str] = ""
+    ) -> Blocks:
+        """A model's own modules as Blocks, so that a rule can train it: they are shared, not copied.
+
+        example: an input batch; the blocks run on it once, in evaluation mode, for their shapes.
+        blocks, readout: names of the model's modules in the order they run, several in one block as a list, e.g.
+        blocks=[["conv1", "bn1", "relu"], "layer1"], readout=["avgpool", "flatten", "fc"]; "flatten" stands for
+        torch.flatten(x, 1) where the model has no module of that name. Without them an nn.Sequential is taken apart: each
+        module with parameters opens a block, those without join it, and the last block is the readout.
+        Raises BadInput where a name is unknown or the blocks together don't compute what the model computes.
+        """
+        return _blocks_of(model, example, blocks, readout)
+
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
             x = block(x)
@@ -63,6 +78,84 @@ class Blocks(nn.Module):
             x = block(x)
             out.append(x)
         return out
+
+
+def _blocks_of(
+    model: nn.Module, example: Tensor, blocks: Sequence[str | Sequence[str]] | None, readout: str | Sequence[str]
+) -> Blocks:
+    modules = dict(model.named_modules())
+    modules.setdefault("flatten", Flatten())
+
+    def run(names: str | Sequence[str]) -> nn.Module:
+        found = []
+        for name in [names] if isinstance(names, str) else names:
+            if name not in modules or not name:
+                raise unknown("module", name, [n for n in modules if n], owner=type(model).__name__)
+            found.append(modules[name])
+        return found[0] if len(found) == 1 else nn.Sequential(*found)
+
+    if blocks is None:
+        if not isinstance(model, nn.Sequential):
+            raise BadInput(
+                f"{type(model).__name__} doesn't say in which order its modules run; name them: Blocks.of(model, example,"
+                f" blocks=[...], readout=...); it has {', '.join(name for name, _ in model.named_children()) or 'none'}"
+            )
+        groups: list[list[nn.Module]] = [[]]
+        for child in model:
+            if any(True for _ in child.parameters()) and any(any(True for _ in m.parameters()) for m in groups[-1]):
+                opens = not isinstance(child, (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm))
+                groups += [[]] if opens else []
+            groups[-1].append(child)
+        if len(groups) < 2:
+            raise BadInput(f"the nn.Sequential has {len(groups[0])} modules in one block; a rule needs a block and a readout")
+        parts = [group[0] if len(group) == 1 else nn.Sequential(*group) for group in groups]
+    else:
+        if not readout:
+            raise BadInput("blocks= needs readout=, the module or modules that turn the last block's output into the prediction")
+        parts = [*map(run, blocks), run(readout)]
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            h, shapes = example, []
+            for part in parts[:-1]:
+                h = part(h)
+                shapes.append(tuple(h.shape[1:]))
+            got, wanted = parts[-1](h), model(example)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    if got.shape != wanted.shape or not torch.equal(got, wanted):
+        raise BadInput(
+            f"the blocks, run in this order, don't compute what {type(model).__name__} computes on the example; name every"
+            " module that its forward runs, in that order"
+        )
+    return Blocks(parts[:-1], parts[-1], shapes)
+
+
+def split(block: nn.Module) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """(pre, act) with block(x) = act(pre(x)): a block's last activation apart from all before it.
+
+    Of a Sequential the last module is split, or is the activation where it holds no parameters; of a block without a last
+    activation (a transformer's) pre is the block and act the identity.
+    """
+    if isinstance(block, Dense):
+        return block.pre, block.act
+    if isinstance(block, Residual):
+        return block.pre, block.act2
+    if isinstance(block, nn.Sequential) and len(block):
+        *first, last = block
+        pre, act = split(last)
+        if not any(True for _ in last.parameters()) and len(first) > 0:
+            pre, act = (lambda x: x), last
+
+        def through(x: Tensor) -> Tensor:
+            for module in first:
+                x = module(x)
+            return pre(x)
+
+        return through, act
+    return block, lambda x: x
 
 
 def pooled(h: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -102,8 +195,12 @@ class Dense(nn.Module):
         self.act = act
         self.width = _out(act, wide)
 
+    def pre(self, x_BD: Tensor) -> Tensor:
+        """What the activation reads."""
+        return self.norm(self.linear(x_BD))
+
     def forward(self, x_BD: Tensor) -> Tensor:
-        return self.act(self.norm(self.linear(x_BD)))
+        return self.act(self.pre(x_BD))
 
 
 @final
@@ -150,9 +247,13 @@ class Residual(nn.Module):
             self.shortcut = nn.Sequential(pool, nn.Conv2d(c_in, wide, 1, bias=False))
         self.width = _out(self.act2, wide)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
+    def pre(self, x_BCHW: Tensor) -> Tensor:
+        """What the last activation reads."""
         h = self.act1(self.norm1(self.conv1(x_BCHW)))
-        return self.act2(self.norm2(self.conv2(h)) + self.shortcut(x_BCHW))
+        return self.norm2(self.conv2(h)) + self.shortcut(x_BCHW)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.act2(self.pre(x_BCHW))
 
 
 @final

@@ -6,7 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from netwright.kinds.rule import Misfit, Rule, RulePart, Tags, Toy, gradients, linear_gradients, rule, softmax_error
+from netwright.kinds.rule import (
+    Misfit,
+    Rule,
+    RulePart,
+    Tags,
+    Toy,
+    equivalents,
+    gradients,
+    linear_gradients,
+    rule,
+    softmax_error,
+)
 from netwright.part import BadInput, Claim, Option, Paper, UnknownName
 from netwright.testing import Check, apply
 from netwright.testing.every import claims
@@ -46,10 +57,18 @@ def test_tags_refuse_what_they_cannot_mean():
         ({"family": "alchemy"}, "allowed: backprop"),
         ({"stackable": False}, "why_not_stackable"),
         ({"above_control": False}, "reason"),
-        ({"forwards_predict": "labels"}, "'classes'"),
+        ({"forwards_predict": "len(classes)"}, "'classes'"),
+        ({"forwards_train": "2 *"}, "'classes'"),
     ):
         with pytest.raises(BadInput, match=said):
             Tags(**wrong)
+
+
+def test_forwards_are_numbers_or_name_options():
+    part = declare(Tags(forwards_predict="1 + 2 * steps"), options=(Option("steps", 3),))
+    assert equivalents(part.tags.forwards_predict, part.resolve({})) == 7.0
+    with pytest.raises(BadInput, match="names 'labels'; allowed: classes, depth, steps"):
+        declare(Tags(forwards_predict="labels"), options=(Option("steps", 3),))
 
 
 def test_tags_follow_options():

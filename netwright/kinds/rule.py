@@ -6,11 +6,13 @@ steps each unit as its loss comes and frees its gradients; the stack engine take
 
 from __future__ import annotations
 
+import ast
 import inspect
+import operator
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +25,7 @@ from netwright.part import BadInput, Claim, Identity, Misfit, Option, Paper, Par
 from netwright.streams import generator, initialise
 
 __all__ = [
-    "FAMILIES", "Blocks", "Misfit", "Phase", "Problem", "Rule", "RulePart", "Tags", "Toy", "gradients",
+    "FAMILIES", "Blocks", "Misfit", "Phase", "Problem", "Rule", "RulePart", "Tags", "Toy", "equivalents", "gradients",
     "linear_gradients", "pooled", "pooled_width", "rule", "softmax_error", "trainable",
 ]  # fmt: skip
 
@@ -38,12 +40,14 @@ class Tags:
 
     family: str = "backprop"
     local: bool = False  # no gradient crosses from one unit to another
-    needs: frozenset[str] = frozenset()  # of what a task gives: "labels", "vector", "image", "blocks", ...
+    needs: frozenset[str] = frozenset()  # of what a task gives: "labels", "vector", "image", ...; "blocks" is added by the class
     stackable: bool = True
     why_not_stackable: str = ""
     closed_form: bool = False  # fit(batches) replaces the steps
-    forwards_train: float = 1.0  # rows sent through the blocks in a step, over the rows of the batch
-    forwards_predict: float | str = 1.0  # the same for a prediction; "classes" = one pass a class
+    # Rows sent through the blocks in a step and in a prediction, over the rows of the batch: a number, or an expression
+    # of the rule's options, "classes" and "depth" (the number of blocks), e.g. "classes" or "1 + 2 * steps".
+    forwards_train: float | str = 1.0
+    forwards_predict: float | str = 1.0
     surrogate: bool = False  # the values of the losses mean nothing, only their gradients do; the problem's loss falls
     above_control: bool = True  # beats frozen hidden layers by two standard deviations on digits
     reasons: Mapping[str, str] = field(default_factory=dict)  # tag or check -> why it is not the usual
@@ -56,8 +60,42 @@ class Tags:
             raise BadInput("Tags stackable=False needs why_not_stackable=")
         if not self.above_control and not self.reasons.get("above_control"):
             raise BadInput("Tags above_control=False needs its reason: reasons={'above_control': ...}")
-        if isinstance(self.forwards_predict, str) and self.forwards_predict != "classes":
-            raise BadInput(f"Tags forwards_predict={self.forwards_predict!r}; allowed: a number or 'classes'")
+        for cost in (self.forwards_train, self.forwards_predict):
+            names_in(cost)  # raises where it isn't such an expression
+
+
+_OPERATORS: dict[type, Callable[[float, float], float]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+}  # fmt: skip
+
+
+def _read(cost: float | str) -> ast.expr:
+    wrong = f"a cost of {cost!r} forwards; allowed: a number, or + - * / of numbers, 'classes', 'depth' and options"
+    try:
+        tree = ast.parse(str(cost), mode="eval").body
+    except SyntaxError:
+        raise BadInput(wrong) from None
+    for node in ast.walk(tree):
+        fine = isinstance(node, (ast.Name, ast.BinOp, ast.Load, *_OPERATORS))
+        if not fine and not (isinstance(node, ast.Constant) and isinstance(node.value, (int, float))):
+            raise BadInput(wrong)
+    return tree
+
+
+def names_in(cost: float | str) -> set[str]:
+    """The names in a declared number of forwards; raises BadInput where it is not one."""
+    return {node.id for node in ast.walk(_read(cost)) if isinstance(node, ast.Name)}
+
+
+def equivalents(cost: float | str, names: Mapping[str, Any]) -> float:
+    """A declared number of forwards where its names have these values: ("2 * steps", {"steps": 5}) gives 10.0."""
+
+    def value(node: ast.expr) -> float:
+        if isinstance(node, ast.BinOp):
+            return _OPERATORS[type(node.op)](value(node.left), value(node.right))
+        return float(names[node.id] if isinstance(node, ast.Name) else node.value)  # type: ignore[attr-defined]
+
+    return value(_read(cost))
 
 
 @final
@@ -69,14 +107,29 @@ class Phase:
     share: float = 1.0
 
 
+def require_blocks(net: object, who: str) -> None:
+    """Raises Misfit, saying how to declare them, where a net has no ordered blocks."""
+    if not isinstance(net, Blocks):
+        raise Misfit(
+            f"{who} needs a net of ordered blocks (netwright.nets.Blocks), given {type(net).__name__}; an nn.Sequential"
+            " becomes one by Blocks.of(net, example), any other model by Blocks.of(model, example, blocks=['stem', 'layer1',"
+            " ...], readout='head'), which names its modules in the order they run"
+        )
+
+
 class Rule(nn.Module):
     """A net and the way it learns. Abstract: a rule implements `forward` and `losses`, and what else it needs.
 
     net: Blocks (ordered blocks and a readout); problem: Problem (loss, metric, output shape, encode(y)).
+    any_net: the rule takes any module for a net; where it doesn't, a net that isn't Blocks raises Misfit.
     """
+
+    any_net: ClassVar[bool] = False
 
     def __init__(self, net: Blocks, problem: Problem) -> None:
         super().__init__()
+        if not self.any_net:
+            require_blocks(net, type(self).__name__)
         self.net = net
         self.problem = problem
 
@@ -91,6 +144,10 @@ class Rule(nn.Module):
     @abstractmethod
     def losses(self, x: Tensor, y: Tensor, *draws: Tensor) -> Iterator[Tensor]:
         """One scalar a unit, in the order of units(). Reads nothing that a step changes between two yields."""
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """What each block puts out when predicting, in order: what probes of single layers read. Changes nothing."""
+        return self.net.features(x)
 
     def units(self) -> Sequence[Sequence[nn.Parameter]]:
         """Disjoint groups of parameters, one optimizer each; the last holds what several losses share. Default: one."""
@@ -137,11 +194,8 @@ class RulePart(Part):
             raise BadInput(f"{self.id}: build(net, problem, ...) needs a net (Blocks) and a Problem")
         resolved = self.resolve(options)
         needs = set(self.tags_at(**resolved).needs)
-        if "blocks" in needs and not isinstance(net, Blocks):
-            raise Misfit(
-                f"{self.id} needs a net of ordered blocks (netwright.nets.Blocks), given {type(net).__name__};"
-                " write the net as Blocks(blocks, readout, shapes) or choose a rule that takes any net"
-            )
+        if "blocks" in needs:
+            require_blocks(net, self.id)
         if missing := sorted(needs - {"blocks"} - set(problem.gives)):
             raise Misfit(
                 f"{self.id} needs {', '.join(missing)}, which this task doesn't offer"
@@ -179,11 +233,18 @@ def rule(
     retired: str = "",
 ) -> RulePart:
     """Declare a learning rule. name: by default the class name in kebab case (MonoForward -> mono-forward)."""
+    tags = tags or Tags()
+    if not cls.any_net:
+        tags = replace(tags, needs=tags.needs | {"blocks"})
+    known = {"classes", "depth", *(option.name for option in options)}
+    for cost in (tags.forwards_train, tags.forwards_predict):
+        if unknown := sorted(names_in(cost) - known):
+            raise BadInput(f"{cls.__name__}: forwards {cost!r} names {unknown[0]!r}; allowed: {', '.join(sorted(known))}")
     kebab = "".join("-" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("-")
     source: Callable[..., Any] | Any = inspect.getmodule(cls)
     return RulePart(
         name=name or kebab, paper=paper, summary=summary or (source.__doc__ or "").strip().split("\n")[0],
-        formula=formula, tags=tags or Tags(), options=options, identities=identities, claims=claims,
+        formula=formula, tags=tags, options=options, identities=identities, claims=claims,
         deviations=deviations, uses=uses, retired=retired, module=cls.__module__, cls=cls,
         reference=reference,
     )  # fmt: skip

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright import catalogue
-from netwright.kinds.rule import Rule, RulePart, Toy, gradients
+from netwright.kinds.rule import Blocks, Rule, RulePart, Toy, equivalents, gradients
 from netwright.kinds.task import Task
 from netwright.nets import fill_named
 from netwright.part import Misfit
@@ -20,6 +20,7 @@ from netwright.stack import Stack, train_stack
 from netwright.streams import generator, initialise
 from netwright.testing import Check, Skip, expect
 from netwright.testing._rule_cases import BATCH, Case, cases, far, in_steps, reach, state
+from netwright.testing._rule_training import autocast, resume
 from netwright.train import Loop, Setting, predict, train
 
 TINY = 1e-12  # relative: one order of summation against another, in float64
@@ -218,8 +219,13 @@ def predict_pure(part: RulePart) -> None:
         expect(far(alone, out) <= 1e-10, "a row's prediction depends on the other rows", given=case)
 
 
+def products(host: Blocks) -> list[nn.Module]:
+    """The modules of a host's blocks that multiply by a matrix or a kernel."""
+    return [m for m in host.blocks.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
+
+
 def forwards(part: RulePart) -> None:
-    """Rows sent through the blocks in a step and in a prediction are as declared (forwards_train, forwards_predict)."""
+    """Rows sent through the blocks' products in a step and a prediction are as declared (forwards_train, forwards_predict)."""
     for case in cases(part):
         rule = case.rule()
         x, y, draws = case.step(rule)
@@ -228,20 +234,21 @@ def forwards(part: RulePart) -> None:
         def count(module: nn.Module, given: Any, out: Any, rows: list[int] = rows) -> None:
             rows.append(len(given[0]))
 
-        for block in rule.net.blocks:
-            block.register_forward_hook(count)
-        equivalent = BATCH * len(rule.net.blocks)
+        hosts = [m for m in rule.modules() if isinstance(m, Blocks)]  # the net, and copies that a rule makes of it
+        for leaf in {leaf for host in hosts for leaf in products(host)}:
+            leaf.register_forward_hook(count)
+        depth = len(rule.net.blocks)
+        equivalent = BATCH * len(products(rule.net))
+        names = {**case.part.resolve(case.options), "classes": case.host.problem.classes or 0, "depth": depth}
         if not case.tags.closed_form:
             for _ in rule.losses(x, y, *draws):
                 pass
-            got, wanted = sum(rows) / equivalent, case.tags.forwards_train
+            got, wanted = sum(rows) / equivalent, equivalents(case.tags.forwards_train, names)
             expect(math.isclose(got, wanted), "forward-equivalents of a step", given=case, got=got, wanted=wanted)
         rows.clear()
         with torch.no_grad():
             rule.eval()(x)
-        declared = case.tags.forwards_predict
-        got = sum(rows) / equivalent
-        wanted = float(case.host.problem.classes or 0) if declared == "classes" else float(declared)
+        got, wanted = sum(rows) / equivalent, equivalents(case.tags.forwards_predict, names)
         expect(math.isclose(got, wanted), "forward-equivalents of a prediction", given=case, got=got, wanted=wanted)
 
 
@@ -371,6 +378,7 @@ def above_control(part: RulePart) -> None:
 
 CHECKS = (
     Check("above_control", above_control, slow=True),
+    Check("autocast", autocast),
     Check("between_yields", between_yields),
     Check("descent", descent),
     Check("forwards", forwards),
@@ -381,6 +389,7 @@ CHECKS = (
     Check("predict_pure", predict_pure),
     Check("randomness", randomness),
     Check("reference", reference),
+    Check("resume", resume),
     Check("stackable", stackable),
     Check("statistics_once", statistics_once),
     Check("update_tree", update_tree),

@@ -83,12 +83,16 @@ class ForwardForward(Rule):
             hidden.append(x)
         return hidden
 
+    def features(self, x: Tensor) -> list[Tensor]:
+        """What each block puts out under a neutral label."""
+        return self.activities(self.neutral(x))
+
     def classify(self, hidden: Sequence[Tensor]) -> Tensor:
         return self.classifier(torch.cat([unit_rms(h.detach()) for h in hidden[self.first :]], 1))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.predict == "classifier":
-            return self.classify(self.activities(self.neutral(x)))
+            return self.classify(self.features(x))
         scores = []
         for k in range(self.classes):
             guess = self.one_hot(torch.full((len(x),), k, device=x.device))

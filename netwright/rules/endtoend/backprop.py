@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from torch import Tensor
 
@@ -14,6 +14,8 @@ from netwright.part import Paper
 @final
 class Backprop(Rule):
     """One loss at the readout; its gradient reaches every block."""
+
+    any_net: ClassVar[bool] = True
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)

@@ -1,0 +1,63 @@
+"""Checks of learning rules over several steps: interrupted and resumed, and in mixed precision."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+
+import torch
+
+from netwright.kinds.rule import RulePart, gradients
+from netwright.testing import Skip, expect
+from netwright.testing._rule_cases import BATCH, cases, in_steps, state
+from netwright.train import Loop, Setting
+
+ADAM = Setting(seed=0, lr=0.01, steps=4, batch=BATCH, evals=(4,), optimizer="adam")
+#: Least cosine between the update in mixed precision and the one in float32: bfloat16 keeps 8 bits.
+COSINE = 0.9
+
+
+def resume(part: RulePart) -> None:
+    """Two steps, everything saved and loaded into a new rule, two more: the same bits as four steps."""
+    for case, rule, x, y, draws in in_steps(part):
+        through = Loop(rule, ADAM)
+        for step in range(4):
+            through.step(x, y, draws)
+            if step == 1:
+                saved = copy.deepcopy((rule.state_dict(), [o.state_dict() if o else {} for o in through.optimizers]))
+        again = case.rule(seed=1)
+        again.load_state_dict(saved[0])
+        resumed = Loop(again, ADAM)
+        for optimizer, kept in zip(resumed.optimizers, saved[1], strict=True):
+            if optimizer is not None:
+                optimizer.load_state_dict(kept)
+        for _ in range(2):
+            resumed.step(x, y, draws)
+        other = state(again)
+        for name, t in state(rule).items():
+            same = torch.equal(t, other[name])
+            expect(same, f"resumed after two of four steps, {name} ends with other values", given=case)
+
+
+def autocast(part: RulePart) -> None:
+    """Under bfloat16 autocast a step is finite and points the way the float32 step points."""
+    if part.tags.closed_form:
+        raise Skip("learns in closed form, not in steps")
+    for case in cases(part):
+        x, y, _ = case.step(case.rule())
+        x = x.float() if x.is_floating_point() else x
+        y = y.float() if y.is_floating_point() else y
+        rule = case.rule().float()
+        draws = rule.draw(x, y, torch.Generator().manual_seed(0))
+        plain = gradients(rule, x, y, *draws)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = gradients(case.rule().float(), x, y, *draws)
+        a, b = (torch.cat([g[name].double().flatten() for name in plain]) for g in (plain, mixed))
+        expect(bool(torch.isfinite(b).all()), "an update in mixed precision isn't finite", given=case)
+        cosine = float(torch.nn.functional.cosine_similarity(a, b, 0))
+        expect(cosine >= COSINE, "mixed precision turns the update", given=case, got=cosine, wanted=f"at least {COSINE}")
+        loop = Loop(case.rule().float(), replace(ADAM, precision="amp"))
+        for _ in range(3):
+            loss = float(loop.step(x, y, draws))
+        expect(math.isfinite(loss), "three steps in mixed precision end in a loss that isn't finite", given=case)
