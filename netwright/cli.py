@@ -174,6 +174,9 @@ def compare(
     match: Annotated[str, typer.Option(help="Equal cost in: params, flops, time or none.")] = "params",
     baseline: Annotated[str, typer.Option(help="An arm other than the first.")] = "",
     all_pairs: Annotated[bool, typer.Option("--all-pairs", help="Also compare the other arms with one another.")] = False,
+    control: Annotated[
+        bool, typer.Option("--control/--no-control", help="Where rules are compared: add the task's control.")
+    ] = True,
     steps: Annotated[int, typer.Option(help="Training steps instead of the task's.")] = 0,
     batch: Annotated[int, typer.Option(help="Batch size instead of the task's.")] = 0,
     engine: Annotated[str, typer.Option(help="auto, loop, stack or stack-compiled.")] = "auto",
@@ -207,6 +210,7 @@ def compare(
             raise BadInput("--seeds and --tune take whole numbers from 1; --steps, --batch and --workers from 0")
         request: dict[str, Any] = dict(
             task_options=options, seeds=seeds, trials=tune, match=match, baseline=baseline or None, all_pairs=all_pairs,
+            control=control,
             engine=engine, device=device, precision=precision, threads=threads, steps=steps or None, batch=batch or None,
             out=out, means=means, command=command,
         )  # fmt: skip

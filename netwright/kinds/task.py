@@ -7,6 +7,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -75,6 +76,15 @@ class Problem:
     classes: int | None = None
     gives: frozenset[str] = frozenset()
     encode: Callable[[Tensor], Tensor] | None = None
+
+    @staticmethod
+    def classification(shape: tuple[int, ...], classes: int, delta: float = 0.01) -> Problem:
+        """Cross-entropy and accuracy on vectors (D,) or images (C, H, W). A failed run scores 0: it predicts nothing."""
+        return Problem(
+            cross_entropy, accuracy, "accuracy", higher_is_better=True, worst=0.0, delta=delta, input=shape,
+            output=(classes,), classes=classes, gives=frozenset({"labels", "vector" if len(shape) == 1 else "image"}),
+            encode=partial(one_hot, classes=classes),
+        )  # fmt: skip
 
     def better(self, a: float, b: float) -> bool:
         """Whether score a is strictly better than score b; NaN is never better."""

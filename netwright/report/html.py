@@ -80,6 +80,7 @@ def _context(result: StudyResult) -> dict[str, Any]:
         "runs": [_run(r, result, chosen) for records in by_arm.values() for r in records],
         "conditions": _conditions(result),
         "environment": dict(result.environment),
+        "control": words.against_control(result),
         "notes": [*result.notes, *(f"{arm.name}: {note}" for arm in result.arms for note in arm.notes)],
         "papers": [(arm, _linked(line)) for arm, line in result.papers.items()],
         "command": result.command,
@@ -150,7 +151,7 @@ def _ranking(result: StudyResult) -> list[dict[str, Any]]:
                 "difference": words.number(c.difference, places, sign=True) if c else "–",
                 "difference_interval": words.interval(c.interval, places, sign=True) if c else "",
                 "difference_n": c.n if c else "",
-                "verdict": c.verdict if c else ("baseline" if arm.name == result.baseline else "not compared"),
+                "verdict": c.verdict if c else words.role(result, arm.name),
                 "failed": arm.failed,
             }
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from netwright.study.records import StudyResult
+from netwright.study.records import Comparison, StudyResult
 
 
 def document(result: StudyResult, report_path: str, command: str) -> dict[str, Any]:
@@ -25,29 +25,34 @@ def document(result: StudyResult, report_path: str, command: str) -> dict[str, A
                 "params": _number(cost.params if cost else None),
                 "step_time": _number(cost.step_time if cost else None),
                 "peak_memory": _number(cost.peak_memory if cost else None),
+                "infer_time": _number(cost.infer_time if cost else None),
+                "flops_infer": _number(cost.flops_infer if cost else None),
                 "failed": arm.failed,
             }
         )
-    comparisons = [
-        {
-            "a": c.a,
-            "b": c.b,
-            "difference": _number(c.difference),
-            "interval": _pair(c.interval),
-            "p": _number(c.p),
-            "verdict": c.verdict,
-            "seeds_needed": _number(c.seeds_needed),
-        }
-        for c in result.comparisons
-    ]
+    comparisons, against_control = [[_comparison(c) for c in family] for family in (result.comparisons, result.against_control)]
     return {
         "schema": 1,
         "study": result.study,
         "task": result.task,
         "arms": arms,
         "comparisons": comparisons,
+        "control": result.control,
+        "against_control": against_control,
         "report": report_path,
         "command": command,
+    }
+
+
+def _comparison(c: Comparison) -> dict[str, Any]:
+    return {
+        "a": c.a,
+        "b": c.b,
+        "difference": _number(c.difference),
+        "interval": _pair(c.interval),
+        "p": _number(c.p),
+        "verdict": c.verdict,
+        "seeds_needed": _number(c.seeds_needed),
     }
 
 

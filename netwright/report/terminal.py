@@ -22,7 +22,7 @@ COLOURS = {
 WIDE = 150  # columns that all of the table needs; below that costs get a table of their own
 
 SCORE_COLUMNS = ("arm", "score [95 %]", "difference", "verdict")
-COST_COLUMNS = ("parameters", "step time", "memory", "failed")
+COST_COLUMNS = ("parameters", "step time", "memory", "inference", "failed")
 
 
 def table(result: StudyResult, width: int = 100) -> RenderableType:
@@ -33,6 +33,7 @@ def table(result: StudyResult, width: int = 100) -> RenderableType:
         Text(),
     ]
     parts += [Text.assemble(("  " + line, COLOURS.get(verdict, ""))) for verdict, line in _verdicts(result)]
+    parts += [Text("  " + line) for line in words.against_control(result)]
     parts.append(Text())
     rows = _rows(result)
     if width >= WIDE:
@@ -60,7 +61,7 @@ def print_study(result: StudyResult, file: TextIO) -> None:
 def lines(result: StudyResult) -> list[str]:
     """The study as plain lines: verdicts, then columns padded with spaces."""
     said = [words.headline(result), _terms(result), ""]
-    said += [line for _, line in _verdicts(result)]
+    said += [line for _, line in _verdicts(result)] + words.against_control(result)
     cells = [list(SCORE_COLUMNS + COST_COLUMNS), *_rows(result)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     said += ["", *("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells)]
@@ -91,9 +92,7 @@ def _rows(result: StudyResult) -> list[list[str]]:
 def _row(arm: ArmResult, comparison: Comparison | None, result: StudyResult) -> list[str]:
     places = words.decimals(result.delta)
     score = f"{words.number(arm.mean, places)} {words.interval(arm.interval, places)} n={arm.n}"
-    difference, verdict = "not compared", "not compared"
-    if arm.name == result.baseline:
-        difference, verdict = "–", "baseline"
+    difference, verdict = "–", words.role(result, arm.name)
     if comparison is not None:
         mean, pair = (
             words.number(comparison.difference, places, sign=True),
@@ -102,12 +101,12 @@ def _row(arm: ArmResult, comparison: Comparison | None, result: StudyResult) -> 
         difference, verdict = f"{mean} {pair} n={comparison.n}", words.clean(comparison.verdict)
     cost = arm.cost
     if cost is None:
-        costs = [words.UNKNOWN] * 3
+        costs = [words.UNKNOWN] * 4
     else:
         time = words.seconds(cost.step_time)
         if cost.step_ratio is not None:
             time = f"{words.ratio(cost.step_ratio)} ({time})"
-        costs = [words.count(cost.params), time, words.memory(cost.peak_memory)]
+        costs = [words.count(cost.params), time, words.memory(cost.peak_memory), words.seconds(cost.infer_time)]
     return [words.clean(arm.name), score, difference, verdict, *costs, f"{arm.failed} of {arm.n}"]
 
 
@@ -118,7 +117,7 @@ def _grid(columns: tuple[str, ...], rows: list[list[str]]) -> Table:
             Text(name),
             overflow="fold",
             no_wrap=name != "arm",
-            justify="right" if name in ("parameters", "memory", "failed") else "left",
+            justify="right" if name in ("parameters", "memory", "inference", "failed") else "left",
         )
     for row in rows:
         styles = [COLOURS.get(cell, "") if name == "verdict" else "" for name, cell in zip(columns, row, strict=True)]

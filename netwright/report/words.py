@@ -220,7 +220,8 @@ def direction(result: StudyResult) -> str:
 
 def question(result: StudyResult) -> str:
     """What was asked, in one sentence."""
-    others = [clean(arm.name) for arm in result.arms if arm.name != result.baseline]
+    judged_arms = {c.a for c in result.comparisons} | {c.b for c in result.comparisons}
+    others = [clean(a.name) for a in result.arms if a.name != result.baseline and (a.name in judged_arms or not judged_arms)]
     judged = f"on {clean(result.task)}, judged by {clean(result.metric)} on test data ({direction(result)})"
     if not others:
         return f"How good is {clean(result.baseline)} {judged}?"
@@ -253,6 +254,25 @@ def headline(result: StudyResult) -> str:
     counted = [(v, tally.pop(v)) for v in COUNTED if v in tally] + sorted(tally.items())
     clauses = [f"{n} {COUNTED.get(v, (v, v))[n > 1]}" for v, n in counted]
     return f"Of {len(judged)} arms judged against {clean(result.baseline)}, {join(clauses)}."
+
+
+def against_control(result: StudyResult) -> list[str]:
+    """Which arms clearly beat the control, and what is known of each that doesn't."""
+    if not result.against_control:
+        return []
+    control, places = clean(result.control), decimals(result.delta)
+    above = [clean(c.a) for c in result.against_control if c.verdict == "better"]
+    said = [f"Clearly above the control {control}: {join(above)}."] if above else []
+    for c in result.against_control:
+        if c.verdict != "better":
+            found = f"{number(c.difference, places, sign=True)} {interval(c.interval, places, sign=True)}"
+            said.append(f"{clean(c.a)} is not clearly above the control {control}: {found}, {clean(c.verdict)}.")
+    return said
+
+
+def role(result: StudyResult, arm: str) -> str:
+    """What an arm without a comparison is there for."""
+    return "baseline" if arm == result.baseline else "control" if arm == result.control else "not compared"
 
 
 def look(result: StudyResult) -> str:

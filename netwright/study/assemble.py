@@ -13,7 +13,7 @@ from netwright.papers import reference_line
 from netwright.part import NetwrightError
 from netwright.study import plan as planning
 from netwright.study.match import shortfalls
-from netwright.study.records import ArmResult, StudyResult
+from netwright.study.records import ArmResult, Comparison, StudyResult
 from netwright.study.spec import ArmSpec, Request
 from netwright.study.store import Store
 from netwright.study.work import build_rule
@@ -29,13 +29,25 @@ def assemble(study: Study, store: Store, plan: planning.Plan, look: int, seconds
     names = [arm.name for arm in request.arms]
     scores = [s for s in store.scores() if s.seed in wanted and s.arm in names]
     records = tuple(r for r in store.records() if r.seed in wanted and r.arm in names)
+    family = [arm.name for arm in request.judged]
     by_arm = {n: {s.seed: s.value for s in scores if s.arm == n and not s.dropped} for n in names}
     failed = {n: {s.seed for s in scores if s.arm == n and s.failed} for n in names}
     dropped = {n: {s.seed for s in scores if s.arm == n and s.dropped} for n in names}
-    comparisons = stats.compare(
-        by_arm, baseline=request.baseline, delta=problem.delta, higher_is_better=problem.higher_is_better, failed=failed,
-        dropped=dropped, not_comparable=shortfalls(request, task, plan.widths), looks=look, all_pairs=request.all_pairs,
-    ) if len(names) > 1 else []  # fmt: skip
+    short = shortfalls(request, task, plan.widths)
+
+    def judge(arms: list[str], baseline: str, all_pairs: bool = False) -> list[Comparison]:
+        if len(arms) < 2:
+            return []
+        return stats.compare(
+            {n: by_arm[n] for n in arms}, baseline=baseline, delta=problem.delta, higher_is_better=problem.higher_is_better,
+            failed={n: failed[n] for n in arms}, dropped={n: dropped[n] for n in arms},
+            not_comparable={n: short[n] for n in arms if n in short}, looks=look, all_pairs=all_pairs,
+        )  # fmt: skip
+
+    comparisons = judge(family, request.baseline, request.all_pairs)
+    # Whether a rule learns anything in its hidden blocks is asked of each rule alone, and not of a family.
+    against = [name for name in names if request.control and name != request.control]
+    above = tuple(c for name in against for c in judge([request.control, name], request.control))
     costs = {c.arm: c for c in store.costs()}
     arms = []
     for arm in request.arms:
@@ -61,7 +73,7 @@ def assemble(study: Study, store: Store, plan: planning.Plan, look: int, seconds
     if len(environments) > 1:
         notes.append("records come from different environments (torch version or machine); compare within one where it matters")
     return StudyResult(
-        study=request.study_id, title=_title(names, task),
+        study=request.study_id, title=_title(family, task),
         task=_task_text(request, task), task_summary=task.summary, metric=problem.metric_name,
         higher_is_better=problem.higher_is_better, worst=problem.worst, delta=problem.delta, baseline=request.baseline,
         seeds=request.seeds, trials=request.trials, match=request.match, arms=tuple(arms), comparisons=tuple(comparisons),
@@ -70,7 +82,7 @@ def assemble(study: Study, store: Store, plan: planning.Plan, look: int, seconds
         environment={str(k): str(v) for k, v in (environments[-1][0] if environments else {}).items()}, command=study.command,
         started=datetime.datetime.fromtimestamp(store.created, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"), seconds=seconds,
         aa_ratio=_aa(store), curves=shapes(request.arms, task), shared_init=shared_init(request, task, plan),
-        papers=references(request, task),
+        papers=references(request, task), control=request.control, against_control=above,
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ def outlook(request: Request, task: Task, folder: Path, limit: float | None = No
 
     limit: seconds a run may take. With it nothing is tried here, where a part that hangs could not be stopped.
     """
-    n, m = len(request.seeds), len(request.arms) - 1
+    n, m = len(request.seeds), len(request.judged) - 1
     m = m * (m + 1) // 2 if request.all_pairs else m
     lines = [stats.attainable(n, m, look(request, folder)).sentence] if m else ["One arm: scores, but nothing to compare with."]
     runs = len(request.arms) * n * request.trials

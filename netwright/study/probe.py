@@ -255,9 +255,14 @@ def peak_memory(stepper: Stepper) -> int | None:
         before = torch.cuda.memory_allocated()
         stepper.step()
         return torch.cuda.max_memory_allocated() - before
+    return peak_bytes(stepper.step)
+
+
+def peak_bytes(work: Callable[[], Any]) -> int | None:
+    """Peak bytes that work allocates on the CPU above what lives before it, from the profiler's allocation events."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read at the first profile; it would write to stderr otherwise
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as prof:
-        stepper.step()
+        work()
     events = prof.profiler.kineto_results.events() if prof.profiler and prof.profiler.kineto_results else []
     moves = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     if not moves:

@@ -159,6 +159,8 @@ class StudyResult:
     curves: Mapping[str, tuple[tuple[float, float, float], ...]] = field(default_factory=dict)  # arm -> (x, f, f') shapes
     shared_init: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # arm -> (shared initial values, all)
     papers: Mapping[str, str] = field(default_factory=dict)  # arm -> reference line
+    control: str = ""  # the arm that is the task's control, where rules are compared
+    against_control: tuple[Comparison, ...] = ()  # every other arm judged against it, each for itself
 
 
 def to_json(record: Any) -> Any:

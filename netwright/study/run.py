@@ -83,6 +83,7 @@ class Study:
         threads: int = 1,
         steps: int | None = None,
         batch: int | None = None,
+        control: bool = True,
     ) -> None:
         options = dict(task_options or {})
         if isinstance(task, Task):
@@ -94,7 +95,7 @@ class Study:
             self.task = open_task(task, options)
         self.request = make_request(
             self.task, ref, options, arms, seeds=seeds, trials=trials, match=match, baseline=baseline, all_pairs=all_pairs,
-            engine=engine, device=device, precision=precision, threads=threads, steps=steps, batch=batch,
+            engine=engine, device=device, precision=precision, threads=threads, steps=steps, batch=batch, control=control,
         )  # fmt: skip
         if isinstance(task, Task):
             from netwright.study.spec import with_budget
@@ -103,6 +104,7 @@ class Study:
             work.give_task(ref, self.task)
         else:
             self.task = work.task_of(self.request)
+        self.control = control
         planning.check_reach(self.request)
         self.task.data(self.request.seeds[0])  # data that can't be had is said before a study begins
         self.means = means or Means()
@@ -123,7 +125,8 @@ class Study:
                 words += [f"--{name}", str(getattr(r, name))]
         for name, number in r.budget.items():
             words += [f"--{name}", str(number)]
-        return shlex.join([*words, *(["--all-pairs"] if r.all_pairs else [])])
+        words += ["--all-pairs"] if r.all_pairs else []
+        return shlex.join(words if self.control else [*words, "--no-control"])
 
     # -- before running
 

@@ -80,11 +80,19 @@ class Request:
     precision: str = "fp32"
     threads: int = 1
     budget: Mapping[str, int] = field(default_factory=dict)  # {"steps": n, "batch": n} laid over the task's
+    control: str = ""  # where rules are compared, the arm that is the task's control
+    control_added: bool = False  # nobody named it: it stands in every table, and not in the family of comparisons
+
+    @property
+    def judged(self) -> tuple[ArmSpec, ...]:
+        """The arms of the family of comparisons, the baseline first."""
+        return tuple(arm for arm in self.arms if not (self.control_added and arm.name == self.control))
 
     @property
     def study_id(self) -> str:
         row = dataclasses.asdict(self)
-        row.pop("seeds")
+        for name in ("seeds", "control", "control_added"):  # the latter two follow from the arms
+            row.pop(name)
         return digest({"protocol": PROTOCOL, **row})[:16]
 
 
@@ -150,8 +158,9 @@ def make_request(
     threads: int = 1,
     steps: int | None = None,
     batch: int | None = None,
+    control: bool = True,
 ) -> Request:
-    """Check every field early and name the one that is wrong."""
+    """Check every field early and name the one that is wrong. control: add the task's control where rules are compared."""
     from netwright.train import PRECISIONS
 
     specs = [arm if isinstance(arm, ArmSpec) else parse_arm(arm, task) for arm in arms]
@@ -167,6 +176,9 @@ def make_request(
     if first not in names:
         raise unknown("arm", first, names, owner="baseline")
     specs.sort(key=lambda arm: arm.name != first)  # the baseline first, the others in the order given
+    found, added = _control_of(specs, task) if control else ("", False)
+    if added:
+        specs.append(ArmSpec(found, {**specs[0].parts, "rule": (task.control, {})}))
     numbers = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(s) for s in seeds)
     if not numbers or len(set(numbers)) != len(numbers) or min(numbers) < 0:
         raise BadInput(f"seeds={seeds!r}; give a number of at least 1, or different whole numbers from 0")
@@ -177,7 +189,19 @@ def make_request(
     return Request(
         task=task_ref, task_options=dict(task_options), arms=tuple(specs), seeds=numbers, trials=trials, match=match,
         baseline=first, all_pairs=all_pairs, engine=engine, device=device, precision=precision, threads=threads, budget=budget,
+        control=found, control_added=added,
     )  # fmt: skip
+
+
+def _control_of(arms: Sequence[ArmSpec], task: Task) -> tuple[str, bool]:
+    """(the arm that is the task's control, whether it has to be added): ("", False) where no two rules are compared."""
+    if not task.control or len(arms) < 2 or not any("rule" in arm.parts for arm in arms):
+        return "", False
+    for arm in arms:
+        if arm.filled(task)["rule"][0].id == task.control:
+            return arm.name, False
+    name = task.control.partition("/")[2]
+    return (name, True) if name not in {arm.name for arm in arms} else ("", False)
 
 
 def open_task(ref: str, options: Mapping[str, Any], budget: Mapping[str, int] | None = None) -> Task:

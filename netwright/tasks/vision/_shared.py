@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netwright.kinds.task import Data, Problem, accuracy, cross_entropy, images, one_hot, permutation
+from netwright.kinds.task import Data, Problem, images, permutation
 
 Pool = tuple[Tensor, Tensor, int]
 
@@ -41,20 +40,8 @@ def official(pool: Pool, seed: int, shape: tuple[int, ...], val: int, train: int
 
 
 def classification(shape: tuple[int, ...], delta: float) -> Problem:
-    """Ten classes of vectors (D,) or images (C, H, W). A failed run scores 0: it predicts nothing."""
-    return Problem(
-        cross_entropy,
-        accuracy,
-        "accuracy",
-        higher_is_better=True,
-        worst=0.0,
-        delta=delta,
-        input=shape,
-        output=(10,),
-        classes=10,
-        gives=frozenset({"labels", "vector" if len(shape) == 1 else "image"}),
-        encode=partial(one_hot, classes=10),
-    )
+    """Ten classes of vectors (D,) or images (C, H, W)."""
+    return Problem.classification(shape, 10, delta)
 
 
 def flat(shape: tuple[int, int, int]) -> tuple[int, ...]:
