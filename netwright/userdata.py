@@ -48,8 +48,8 @@ def read(source: Any, seed: int) -> Data:
                 f"but train {what} of {tuple(ours.shape[1:])} in {ours.dtype}",
             )
     ends = np.cumsum([len(pair[0]) for pair in pairs])
-    where = [torch.arange(start, end) for start, end in zip((0, *ends[:-1]), ends, strict=True)]
-    return Data(torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs]), *where)
+    train, val, test = (torch.arange(start, end) for start, end in zip((0, *ends[:-1]), ends, strict=True))
+    return Data(torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs]), train, val, test)
 
 
 def _drawn(what: str, function: Any, seed: int) -> Any:

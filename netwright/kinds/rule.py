@@ -18,15 +18,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from netwright.aligned import Aligned, FeedbackWeights, align, aligned_layers
+from netwright.graphs import Gcn, Glorot, Graph, Hop
 from netwright.kinds import Kind
 from netwright.kinds.task import Problem
-from netwright.nets import Blocks, pooled, pooled_width
+from netwright.nets import Blocks, norm_named, pooled, pooled_width, split
 from netwright.part import BadInput, Claim, Identity, Misfit, Option, Paper, Part
 from netwright.streams import generator, initialise
 
 __all__ = [
-    "FAMILIES", "Blocks", "Misfit", "Phase", "Problem", "Rule", "RulePart", "Tags", "Toy", "equivalents", "gradients",
-    "linear_gradients", "pooled", "pooled_width", "rule", "softmax_error", "trainable",
+    "FAMILIES", "Aligned", "Blocks", "FeedbackWeights", "Gcn", "Glorot", "Graph", "Hop", "Misfit", "Phase", "Problem", "Rule",
+    "RulePart", "Tags", "Toy", "align", "aligned_layers", "equivalents", "gradients", "linear_gradients", "pooled",
+    "pooled_width", "require_blocks", "rule", "softmax_error", "split", "trainable",
 ]  # fmt: skip
 
 #: Families share one learning-rate range of the task.
@@ -45,7 +48,7 @@ class Tags:
     why_not_stackable: str = ""
     closed_form: bool = False  # fit(batches) replaces the steps
     # Rows sent through the blocks in a step and in a prediction, over the rows of the batch: a number, or an expression
-    # of the rule's options, "classes" and "depth" (the number of blocks), e.g. "classes" or "1 + 2 * steps".
+    # of the rule's options, "classes", "depth" (the number of blocks) and "nodes" (of a graph), e.g. "1 + 2 * steps".
     forwards_train: float | str = 1.0
     forwards_predict: float | str = 1.0
     surrogate: bool = False  # the values of the losses mean nothing, only their gradients do; the problem's loss falls
@@ -70,7 +73,7 @@ _OPERATORS: dict[type, Callable[[float, float], float]] = {
 
 
 def _read(cost: float | str) -> ast.expr:
-    wrong = f"a cost of {cost!r} forwards; allowed: a number, or + - * / of numbers, 'classes', 'depth' and options"
+    wrong = f"a cost of {cost!r} forwards; allowed: a number, or + - * / of numbers, 'classes', 'depth', 'nodes' and options"
     try:
         tree = ast.parse(str(cost), mode="eval").body
     except SyntaxError:
@@ -117,7 +120,17 @@ def require_blocks(net: object, who: str) -> None:
         )
 
 
-class Rule(nn.Module):
+class _Ready(type):
+    """Makes a rule built on real tensors ready for use: modules of its own hold empty tensors until they are drawn."""
+
+    def __call__(cls, *given: Any, **options: Any) -> Any:
+        rule = super().__call__(*given, **options)
+        if not any(t.is_meta for t in (*rule.parameters(), *rule.buffers())):
+            rule.redraw(0)
+        return rule
+
+
+class Rule(nn.Module, metaclass=_Ready):
     """A net and the way it learns. Abstract: a rule implements `forward` and `losses`, and what else it needs.
 
     net: Blocks (ordered blocks and a readout); problem: Problem (loss, metric, output shape, encode(y)).
@@ -132,6 +145,11 @@ class Rule(nn.Module):
             require_blocks(net, type(self).__name__)
         self.net = net
         self.problem = problem
+
+    @final
+    def redraw(self, seed: int) -> None:
+        """Draw what the rule adds to the net (heads, feedback) by this seed; the net stays as it is. Building draws by 0."""
+        initialise(self, seed, skip="net")
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -174,12 +192,13 @@ class RulePart(Part):
     """A learning rule. `build(net, problem, **options)` binds it to a net.
 
     reference(rule, x, y, *draws) -> gradients by parameter name: the second writing of one step's update, without
-    autograd and without the rule's own methods, for the net of `Toy`. The check compares it with what the losses give,
-    in float64.
+    autograd and without the rule's own methods, for the net of `toy`. The check compares it with what the losses give,
+    in float64. toy: None is Toy(); a rule that fits no net of vectors names another, e.g. Toy(nodes=9).
     """
 
     cls: type[Any] = Rule
     reference: Callable[..., dict[str, Tensor]] | None = None
+    toy: Toy | None = None
 
     @property
     def kind(self) -> str:
@@ -221,6 +240,7 @@ def rule(
     *,
     paper: Paper,
     reference: Callable[..., dict[str, Tensor]] | None = None,
+    toy: Toy | None = None,
     name: str = "",
     summary: str = "",
     formula: str = "",
@@ -236,7 +256,7 @@ def rule(
     tags = tags or Tags()
     if not cls.any_net:
         tags = replace(tags, needs=tags.needs | {"blocks"})
-    known = {"classes", "depth", *(option.name for option in options)}
+    known = {"classes", "depth", "nodes", *(option.name for option in options)}
     for cost in (tags.forwards_train, tags.forwards_predict):
         if unknown := sorted(names_in(cost) - known):
             raise BadInput(f"{cls.__name__}: forwards {cost!r} names {unknown[0]!r}; allowed: {', '.join(sorted(known))}")
@@ -246,7 +266,7 @@ def rule(
         name=name or kebab, paper=paper, summary=summary or (source.__doc__ or "").strip().split("\n")[0],
         formula=formula, tags=tags, options=options, identities=identities, claims=claims,
         deviations=deviations, uses=uses, retired=retired, module=cls.__module__, cls=cls,
-        reference=reference,
+        reference=reference, toy=toy,
     )  # fmt: skip
 
 
@@ -264,6 +284,8 @@ class Toy:
     """What references and claims are written for: dense ReLU blocks, a linear readout, cross-entropy, a float64 batch.
 
     Block k is Sequential(Linear, ReLU) with parameters net.blocks.k.0.weight and .bias; the readout's are net.readout.*
+    nodes: above 0, a Gcn instead, over a ring of so many nodes with a chord: block k's parameters are
+    net.blocks.k.linear.weight and net.blocks.k.bias, and x are numbers of nodes.
     """
 
     widths: tuple[int, ...] = (6, 5)
@@ -271,27 +293,46 @@ class Toy:
     classes: int = 3
     rows: int = 8
     seed: int = 0
+    nodes: int = 0
+
+    @property
+    def graph(self) -> Graph:
+        """The ring, its chord from node 0 to its opposite, and its features (nodes, inputs)."""
+        ring = torch.arange(self.nodes)
+        edges = torch.cat([torch.stack([ring, ring.roll(-1)]), torch.tensor([[0], [self.nodes // 2]])], 1)
+        x = torch.randn(self.nodes, self.inputs, generator=generator(self.seed, "probe", "graph"), dtype=torch.float64)
+        return Graph(x, edges)
 
     @property
     def problem(self) -> Problem:
         return Problem(
             loss=F.cross_entropy, metric=lambda out, y: float((out.argmax(-1) == y).double().mean()),
             metric_name="accuracy", higher_is_better=True, worst=0.0, delta=0.01,
-            input=(self.inputs,), output=(self.classes,), classes=self.classes, gives=frozenset({"labels", "vector"}),
+            input=() if self.nodes else (self.inputs,), output=(self.classes,), classes=self.classes,
+            gives=frozenset({"labels", "graph" if self.nodes else "vector"}),
             encode=lambda y: (y[..., None] == torch.arange(self.classes)).double(),
         )  # fmt: skip
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        """x (rows, inputs) and labels y (rows,)."""
-        x = torch.randn(self.rows, self.inputs, generator=generator(self.seed, "probe"), dtype=torch.float64)
-        return x, torch.arange(self.rows) % self.classes
+        """x (rows, inputs), or different nodes (rows,), and labels y (rows,)."""
+        g = generator(self.seed, "probe")
+        if self.nodes:
+            x = torch.randperm(self.nodes, generator=g)[: self.rows]
+        else:
+            x = torch.randn(self.rows, self.inputs, generator=g, dtype=torch.float64)
+        return x, torch.arange(len(x)) % self.classes
 
     def bind(self, build: Callable[..., Rule], **options: Any) -> Rule:
         """build(net, problem, **options) with every parameter and buffer drawn by the seed, in float64."""
-        sizes = (self.inputs, *self.widths)
+        sizes, graph = (self.inputs, *self.widths), self.graph if self.nodes else None
         with torch.device("meta"):
-            blocks = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in zip(sizes, sizes[1:], strict=False)]
-            net = Blocks(blocks, nn.Linear(sizes[-1], self.classes), [(width,) for width in self.widths])
+            net: Any
+            if graph is not None:
+                fill = {"activation": lambda channels, dim: nn.ReLU(), "norm": norm_named("none")}
+                net = Gcn(graph, self.classes, self.widths, fill)
+            else:
+                blocks = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in zip(sizes, sizes[1:], strict=False)]
+                net = Blocks(blocks, nn.Linear(sizes[-1], self.classes), [(width,) for width in self.widths])
             bound = build(net, self.problem, **options)
         bound.to_empty(device="cpu")
         initialise(bound, self.seed)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright.data import images, kept, text
+from netwright.graphs import Gcn, Graph, read_graph
 from netwright.kinds import Kind
 from netwright.losses import accuracy, cross_entropy, mean_squared_error, mse, nats, one_hot, same
 from netwright.nets import Blocks, ConvNet, Mlp, TinyTransformer
@@ -24,6 +25,8 @@ __all__ = [
     "Blocks",
     "ConvNet",
     "Data",
+    "Gcn",
+    "Graph",
     "Mlp",
     "Problem",
     "Tags",
@@ -42,6 +45,7 @@ __all__ = [
     "nats",
     "one_hot",
     "permutation",
+    "read_graph",
     "require",
     "same",
     "task_part",
@@ -94,13 +98,17 @@ class Problem:
 @final
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A pool of examples in memory and the three disjoint sets of indices into it. y may equal x's targets (N, ...)."""
+    """A pool of examples in memory and the three disjoint sets of indices into it. y may equal x's targets (N, ...).
+
+    also: what else the data consist of, as the features and edges of a graph whose nodes are the examples.
+    """
 
     x: Tensor
     y: Tensor
     train: Tensor
     val: Tensor
     test: Tensor
+    also: tuple[Tensor, ...] = ()
 
     def split(self, name: str) -> tuple[Tensor, Tensor]:
         """(x, y) of one split, in the split's order."""
@@ -154,7 +162,7 @@ class Task:
         """
         if "_hash" not in self.__dict__:
             data = self.data(0)
-            object.__setattr__(self, "_hash", tensor_hash(data.x.reshape(len(data.x), -1), data.y))
+            object.__setattr__(self, "_hash", tensor_hash(data.x.reshape(len(data.x), -1), data.y, *data.also))
         return self.__dict__["_hash"]
 
 

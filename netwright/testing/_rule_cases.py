@@ -10,7 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.rule import Blocks, Problem, Rule, RulePart, Tags
+from netwright.kinds.rule import Gcn, Problem, Rule, RulePart, Tags, Toy
 from netwright.losses import accuracy, cross_entropy, mean_squared_error, mse, nats, one_hot, same
 from netwright.nets import ConvNet, Mlp, TinyTransformer, norm_named
 from netwright.part import Misfit
@@ -26,7 +26,7 @@ class Host:
     """A small net to bind rules to, its problem, and a batch of `BATCH` rows drawn by a seed."""
 
     name: str
-    net: Callable[[], Blocks]
+    net: Callable[[], nn.Module]
     problem: Problem
     batch: Callable[[torch.Generator], tuple[Tensor, Tensor]]
 
@@ -42,7 +42,7 @@ def _problem(loss: Any, shape: tuple[int, ...], output: tuple[int, ...], classes
 
 @cache
 def hosts() -> tuple[Host, ...]:
-    """The hosts of every check: classes and real targets of vectors, images under batch normalisation, tokens."""
+    """The hosts of every check: classes and real targets of vectors, images under batch normalisation, tokens, nodes."""
 
     def fill(norm: str) -> dict[str, Any]:
         return {"activation": lambda channels, dim: nn.GELU(), "norm": norm_named(norm)}
@@ -55,6 +55,8 @@ def hosts() -> tuple[Host, ...]:
 
     def both(x: Callable[..., Tensor], y: Callable[..., Tensor]) -> Callable[[torch.Generator], tuple[Tensor, Tensor]]:
         return lambda g: (x(g), y(g))
+
+    graph = Toy(nodes=9).graph
 
     return (
         Host(
@@ -76,6 +78,11 @@ def hosts() -> tuple[Host, ...]:
         Host(
             "transformer", lambda: TinyTransformer(11, 5, 8, 2, (12, 10), fill("layer")),
             _problem(cross_entropy, (5,), (5, 11), 11, "tokens"), both(labels(11, 5), labels(11, 5)),
+        ),
+        Host(
+            "gcn", lambda: Gcn(graph, 3, (8, 8), fill("none")),
+            _problem(cross_entropy, (), (3,), 3, "labels graph"),
+            both(lambda g: torch.randperm(9, generator=g)[:BATCH], labels(3)),
         ),
     )  # fmt: skip
 
@@ -127,11 +134,17 @@ def cases(part: RulePart) -> list[Case]:
     return found
 
 
-def in_steps(part: RulePart) -> Iterator[tuple[Case, Rule, Tensor, Tensor, tuple[Tensor, ...]]]:
-    """Each case with its rule and one batch, for rules that learn in steps."""
-    if part.tags.closed_form:
+def stepping(part: RulePart) -> list[Case]:
+    """The cases that learn in steps; raises Skip where every setting has a closed form."""
+    found = [case for case in cases(part) if not case.tags.closed_form]
+    if not found:
         raise Skip("learns in closed form, not in steps")
-    for case in cases(part):
+    return found
+
+
+def in_steps(part: RulePart) -> Iterator[tuple[Case, Rule, Tensor, Tensor, tuple[Tensor, ...]]]:
+    """Each case that learns in steps, with its rule and one batch."""
+    for case in stepping(part):
         rule = case.rule()
         yield case, rule, *case.step(rule)
 

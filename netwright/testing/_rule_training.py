@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 
 from netwright.kinds.rule import RulePart, gradients
-from netwright.testing import Skip, expect
-from netwright.testing._rule_cases import BATCH, cases, in_steps, state
+from netwright.testing import expect
+from netwright.testing._rule_cases import BATCH, cases, in_steps, state, stepping
 from netwright.train import Loop, Setting
 
 ADAM = Setting(seed=0, lr=0.01, steps=4, batch=BATCH, evals=(4,), optimizer="adam")
@@ -40,11 +40,25 @@ def resume(part: RulePart) -> None:
             expect(same, f"resumed after two of four steps, {name} ends with other values", given=case)
 
 
+def features(part: RulePart) -> None:
+    """features(x) gives one tensor a block, with a row for each example, and changes nothing."""
+    for case in cases(part):
+        rule = case.rule().eval()
+        x, _, _ = case.step(rule)
+        before = state(rule)
+        with torch.no_grad():
+            found = rule.features(x)
+        depth = len(rule.net.blocks)
+        expect(len(found) == depth, f"{len(found)} features of a net of {depth} blocks", given=case)
+        rows = [len(h) for h in found]
+        expect(rows == [BATCH] * depth, "features have other rows than the batch", given=case, got=rows)
+        changed = [name for name, t in state(rule).items() if not torch.equal(t, before[name])]
+        expect(not changed, "looking at features changes parameters or buffers", given=case, got=changed)
+
+
 def autocast(part: RulePart) -> None:
     """Under bfloat16 autocast a step is finite and points the way the float32 step points."""
-    if part.tags.closed_form:
-        raise Skip("learns in closed form, not in steps")
-    for case in cases(part):
+    for case in stepping(part):
         x, y, _ = case.step(case.rule())
         x = x.float() if x.is_floating_point() else x
         y = y.float() if y.is_floating_point() else y

@@ -113,10 +113,10 @@ def tensors(part: TaskPart) -> None:
         data, problem, given = data_of(part, task), task.problem, shown(task)
         got = tuple(data.x.shape[1:])
         expect(got == problem.input, "the shape of x", given=given, got=got, wanted=problem.input)
-        tokens = not data.x.is_floating_point()
-        dtype = torch.int64 if tokens else torch.float32
+        whole, nodes = not data.x.is_floating_point(), data.x.dim() == 1  # a graph's examples are numbers of its nodes
+        dtype = torch.int64 if whole else torch.float32
         expect(data.x.dtype == dtype, "the dtype of x", given=given, got=data.x.dtype, wanted=dtype)
-        if not tokens:
+        if not whole:
             bad = len(data.x) - int(data.x.flatten(1).isfinite().all(1).sum())
             expect(bad == 0, "examples that aren't finite", given=given, got=bad)
             x = data.x[data.train[:4096]]
@@ -135,9 +135,10 @@ def tensors(part: TaskPart) -> None:
         true = {
             "labels": problem.classes is not None and data.y.dim() == 1,
             "targets": problem.classes is None,
-            "tokens": tokens,
-            "vector": not tokens and len(problem.input) == 1,
-            "image": not tokens and len(problem.input) == 3,
+            "tokens": whole and not nodes,
+            "graph": whole and nodes,
+            "vector": not whole and len(problem.input) == 1,
+            "image": not whole and len(problem.input) == 3,
         }
         offered = {name for name, holds in true.items() if holds}
         expect(problem.gives == offered, "gives", given=given, got=sorted(problem.gives), wanted=sorted(offered))
@@ -240,6 +241,8 @@ def host(part: TaskPart) -> None:
     """The host is built on meta without random numbers, fits the problem, and every width is a knob."""
     for task in tasks(part):
         given = shown(task)
+        if "graph" in task.problem.gives:
+            data_of(part, task)  # the net is built over the data's graph
         filled = {slot: value for slot, value in ArmSpec("default").filled(task).items() if slot != "rule"}
         with undrawn("building the host", task), torch.device("meta"):
             net = task.net(fill_named(filled), task.widths)
@@ -252,9 +255,9 @@ def host(part: TaskPart) -> None:
             expect(count_parameters(other) > size, f"width {i} changes nothing", given=given)
         net.to_empty(device="cpu")
         initialise(net, 0)
-        g, tokens = generator(0, "probe"), "tokens" in task.problem.gives
+        g, whole = generator(0, "probe"), task.problem.gives & {"tokens", "graph"}
         shape = (4, *task.problem.input)
-        x = torch.randint(task.problem.classes or 2, shape, generator=g) if tokens else torch.randn(shape, generator=g)
+        x = torch.randint(task.problem.classes or 2, shape, generator=g) if whole else torch.randn(shape, generator=g)
         with torch.no_grad():
             out = net.eval()(x)
         got, wanted = tuple(out.shape), (4, *task.problem.output)

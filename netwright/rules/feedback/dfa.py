@@ -1,5 +1,7 @@
 """Direct feedback alignment: the output error reaches every block through a fixed random matrix (Nokland, 2016).
 
+    delta_k = (e D_k) * f'(a_k), D_k fixed;    e: the error dL/d(output), or the targets (Frenkel et al., 2021)
+
 Shape suffixes: B batch, K outputs, N features of a block.
 """
 
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from netwright.kinds.rule import (
     Blocks,
+    Misfit,
     Problem,
     Rule,
     Tags,
@@ -24,7 +27,7 @@ from netwright.kinds.rule import (
     softmax_error,
     trainable,
 )
-from netwright.part import Claim, Paper, Protocol
+from netwright.part import Claim, Option, Paper, Protocol
 
 
 @final
@@ -57,10 +60,17 @@ class Feedback(nn.Module):
 
 @final
 class Dfa(Rule):
-    """dL/dh_k is replaced by e D_k, with e = dL/d(output) and D_k fixed; the readout learns from the loss itself."""
+    """dL/dh_k is replaced by e D_k; the readout learns from the loss itself.
 
-    def __init__(self, net: Blocks, problem: Problem) -> None:
+    signal: e is "error", dL/d(output), or "target", the one-hot targets over the number of rows, which are known before the
+    output is (direct random target projection). Raises Misfit for "target" where the task has no classes.
+    """
+
+    def __init__(self, net: Blocks, problem: Problem, signal: str = "error") -> None:
         super().__init__(net, problem)
+        if signal == "target" and (problem.classes is None or problem.encode is None):
+            raise Misfit("signal='target' projects one-hot targets, and this task has no classes; use signal='error'")
+        self.signal = signal
         self.feedback = nn.ModuleList(Feedback(shape, problem.output) for shape in net.shapes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,25 +82,32 @@ class Dfa(Rule):
             h = block(h.detach())
             hidden.append(h)
         out = self.net.readout(h.detach())
-        # torch.func.grad, not torch.autograd.grad: the latter can't run inside another functional transform.
-        error = torch.func.grad(lambda o: self.problem.loss(o, y))(out.detach()).detach()
+        error = self.error(out.detach(), y)
         for h, feedback in zip(hidden, self.feedback, strict=True):
             yield (h * feedback(error, h)).sum()
         yield self.problem.loss(out, y)
+
+    def error(self, out: Tensor, y: Tensor) -> Tensor:
+        """e, in the shape of the output."""
+        if self.signal == "target" and self.problem.encode is not None:
+            return self.problem.encode(y).to(out.dtype) / out[..., 0].numel()
+        # torch.func.grad, not torch.autograd.grad: the latter can't run inside another functional transform.
+        return torch.func.grad(lambda o: self.problem.loss(o, y))(out).detach()
 
     def units(self) -> Sequence[Sequence[nn.Parameter]]:
         return [trainable(block) for block in self.net.blocks] + [trainable(self.net.readout)]
 
 
 def reference(rule: Any, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """e = (softmax(out) - Y) / B; dW_k = ((e D_k) * 1[h_k > 0])^T h_(k-1); the readout's update is e^T h."""
+    """e = (softmax(out) - Y) / B; dW_k = ((s D_k) * 1[h_k > 0])^T h_(k-1), s being e or Y / B; readout: e^T h."""
     hidden, readout = [x], rule.net.readout
     for block in rule.net.blocks:
         hidden.append((hidden[-1] @ block[0].weight.T + block[0].bias).clamp(min=0))
     e_BK = softmax_error(hidden[-1] @ readout.weight.T + readout.bias, y)
     grads = linear_gradients("net.readout", e_BK, hidden[-1])
+    s_BK = e_BK if rule.signal == "error" else torch.eye(e_BK.shape[1], dtype=e_BK.dtype)[y] / len(y)
     for k in range(len(hidden) - 1):
-        signal = e_BK @ rule.get_buffer(f"feedback.{k}.matrix_KN")
+        signal = s_BK @ rule.get_buffer(f"feedback.{k}.matrix_KN")
         grads |= linear_gradients(f"net.blocks.{k}.0", signal * (hidden[k + 1] > 0), hidden[k])
     return grads
 
@@ -117,6 +134,9 @@ PART = rule(
         arxiv="1609.01596",
     ),
     tags=Tags(family="feedback", needs=frozenset({"blocks"}), surrogate=True),
+    options=(
+        Option("signal", "error", "what is projected: the output's error, or the one-hot targets", allowed=("error", "target")),
+    ),
     claims=(
         Claim(
             "transpose", "with the forward weights for feedback, one hidden layer learns as under backpropagation",
@@ -134,5 +154,7 @@ PART = rule(
     deviations=(
         "feedback reaches a block's output; inside a block of several layers the gradient is exact",
         "the matrices are drawn from U(-1, 1) / sqrt(outputs)",
+        "signal='target' is Frenkel, Lefebvre and Bol (2021, arXiv 1909.01311), with the sign of their code, since D is"
+        " symmetric; their nets have tanh units and sigmoid outputs",
     ),
 )  # fmt: skip
