@@ -30,15 +30,19 @@ class MonoForward(Rule):
     """G_k = h_k M_k^T, L_k = loss(G_k, y), and the next block reads h_k detached.
 
     The last projection is the host's readout. predict: "last" (its output) or "sum" (the sum of all G_k).
+    frozen: all projections stay as they were drawn, M_1 .. M_(n-1) from N(0, 1 / D) and the readout as the host drew it;
+    the blocks learn to be read by them, so that both predictions keep their meaning.
     Raises Misfit for predict="sum" where the output is not a score a class: sums of estimates are no estimate.
     """
 
-    def __init__(self, net: Blocks, problem: Problem, predict: str = "last") -> None:
+    def __init__(self, net: Blocks, problem: Problem, predict: str = "last", frozen: bool = False) -> None:
         super().__init__(net, problem)
         if predict == "sum" and problem.classes is None:
             raise Misfit("predict='sum' adds scores of classes, and this problem has no classes; use predict='last'")
         self.predict = predict
-        self.heads = nn.ModuleList(Head(shape, problem.output[-1]) for shape in net.shapes[:-1])
+        self.heads = nn.ModuleList(Head(shape, problem.output[-1], frozen) for shape in net.shapes[:-1])
+        if frozen:
+            net.readout.requires_grad_(False)
 
     def projections(self) -> list[nn.Module]:
         """M_1 .. M_n, the readout last."""
@@ -61,17 +65,18 @@ class MonoForward(Rule):
 
 
 def reference(rule: Any, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """d = (softmax(h M^T) - Y) / B; dM = d^T h; dW = ((d M) * 1[h > 0])^T x, block by block."""
+    """d = (softmax(h M^T) - Y) / B; dM = d^T h unless M is frozen; dW = ((d M) * 1[h > 0])^T x, block by block."""
     last = len(rule.net.blocks) - 1
     grads: dict[str, Tensor] = {}
     for k, block in enumerate(rule.net.blocks):
         path = "net.readout" if k == last else f"heads.{k}.linear"
-        m_KD = rule.get_parameter(f"{path}.weight")
+        m_KD = rule.state_dict()[f"{path}.weight"]
         h = (x @ block[0].weight.T + block[0].bias).clamp(min=0)
         d_BK = softmax_error(h @ m_KD.T + (rule.net.readout.bias if k == last else 0), y)
         grads |= linear_gradients(f"net.blocks.{k}.0", (d_BK @ m_KD) * (h > 0), x)
-        projection = linear_gradients(path, d_BK, h)
-        grads |= projection if k == last else {f"{path}.weight": projection[f"{path}.weight"]}
+        if rule.net.readout.weight.requires_grad:
+            projection = linear_gradients(path, d_BK, h)
+            grads |= projection if k == last else {f"{path}.weight": projection[f"{path}.weight"]}
         x = h
     return grads
 
@@ -91,7 +96,10 @@ PART = rule(
     formula=r"L_k = \mathrm{CE}\left(h_k M_k^\top,\ y\right),\quad h_k = f_k(\mathrm{sg}(h_{k-1}))",
     paper=Paper("mono-forward"),
     tags=Tags(family="local", local=True, needs=frozenset({"blocks"})),
-    options=(Option("predict", "last", "read the last projection, or the sum of all", allowed=("last", "sum")),),
+    options=(
+        Option("predict", "last", "read the last projection, or the sum of all", allowed=("last", "sum")),
+        Option("frozen", False, "keep all projections as they were drawn", allowed=(False, True)),
+    ),
     claims=(
         Claim("one-block", "with one hidden layer the update is backpropagation's", check=claim_one_block),
         Claim(
@@ -107,5 +115,6 @@ PART = rule(
         "the last projection is the host's readout, with its bias; maps (C, H, W) are averaged over height and width",
         "the default prediction is the last projection alone, which also fits outputs that are not classes",
         "the loss is the task's; where outputs have positions, each position is projected",
+        "frozen=True is not the paper's: it tells what the projections gain by learning",
     ),
 )  # fmt: skip
