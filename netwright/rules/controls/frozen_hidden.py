@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, final
+from typing import Any, ClassVar, final
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from netwright.kinds.rule import Blocks, Problem, Rule, Tags, linear_gradients, rule, softmax_error
+from netwright.kinds.rule import Problem, Rule, Tags, linear_gradients, require_blocks, rule, softmax_error
 from netwright.part import Paper
 
 
 @final
 class FrozenHidden(Rule):
-    """Hidden blocks stay as they were drawn; what a rule scores above this, it has learnt in its hidden blocks."""
+    """Hidden blocks stay as they were drawn; what a rule scores above this, it has learnt in its hidden blocks.
 
-    def __init__(self, net: Blocks, problem: Problem) -> None:
+    net: anything with `blocks` and a `readout`; the rule runs it as a whole.
+    """
+
+    any_net: ClassVar[bool] = True
+
+    def __init__(self, net: Any, problem: Problem) -> None:
         super().__init__(net, problem)
+        if not all(isinstance(getattr(net, name, None), nn.Module) for name in ("blocks", "readout")):
+            require_blocks(net, "rule/frozen-hidden")
         net.blocks.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
 
     def losses(self, x: Tensor, y: Tensor, *draws: Tensor) -> Iterator[Tensor]:
-        h = x
-        for block in self.net.blocks:
-            h = block(h)
-        yield self.problem.loss(self.net.readout(h.detach()), y)
+        yield self.problem.loss(self.net(x), y)
 
 
 def reference(rule: Any, x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -48,7 +52,6 @@ PART = rule(
     ),
     tags=Tags(
         family="backprop",
-        needs=frozenset({"blocks"}),
         above_control=False,
         reasons={"above_control": "it is the control"},
     ),
