@@ -21,20 +21,20 @@ class Net(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 8, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(8)
-        self.relu = nn.ReLU()
+        self.act1 = nn.ReLU()
         self.layer1 = nn.Sequential(nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU())
         self.layer2 = nn.Sequential(nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU())
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(16, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.layer2(self.layer1(self.relu(self.bn1(self.conv1(x)))))
+        x = self.layer2(self.layer1(self.act1(self.bn1(self.conv1(x)))))
         return self.fc(torch.flatten(self.avgpool(x), 1))
 
 
 IMAGE, NAMED = (
     torch.randn(2, 3, 8, 8),
-    {"blocks": [["conv1", "bn1", "relu"], "layer1", "layer2"], "readout": ["avgpool", "flatten", "fc"]},
+    {"blocks": [["conv1", "bn1", "act1"], "layer1", "layer2"], "readout": ["avgpool", "flatten", "fc"]},
 )
 
 
@@ -94,7 +94,7 @@ def test_what_is_refused_says_what_to_do():
     with pytest.raises(BadInput, match="needs readout="):
         Blocks.of(Net(), IMAGE, blocks=["conv1"])
     with pytest.raises(BadInput, match="don't compute what Net computes"):
-        Blocks.of(Net(), IMAGE, blocks=[["conv1", "relu"], "layer1", "layer2"], readout=["avgpool", "flatten", "fc"])
+        Blocks.of(Net(), IMAGE, blocks=[["conv1", "act1"], "layer1", "layer2"], readout=["avgpool", "flatten", "fc"])
     with pytest.raises(BadInput, match="a block and a readout"):
         Blocks.of(nn.Sequential(nn.Linear(12, 3), nn.ReLU()), x)
 

@@ -313,3 +313,11 @@ def test_a_page_tells_fresh_results_from_stale_ones(tmp_path: Path) -> None:
         assert "1 of 2 checks hold" in text and "better: by far." in text
         assert ("earlier form" in text) is not fresh
     assert "not studied yet" in pages.page(claimed, pages.Evidence())
+
+
+def test_the_table_of_rules_is_the_catalogues() -> None:
+    from netwright.report import rules
+
+    text = TEXTS[ROOT / "docs" / "learning-rules.md"]
+    found = [part for part in catalogue.parts("rule") if part.origin == "netwright"]
+    assert rules.written(text, found) == text, "run python -m netwright.report.rules"

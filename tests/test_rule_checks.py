@@ -383,3 +383,38 @@ def test_above_control():
     below = apply(rule(control.cls, paper=PAPER, name="toy", tags=plain), CHECKS["above_control"])
     assert not below.ok and "not above the control" in below.message
     assert outcome("above_control", Local).ok
+
+
+class Uncounted(Local):
+    """Counts its steps where no checkpoint sees it, and lets the count weigh the losses."""
+
+    def losses(self, x: Tensor, y: Tensor, *draws: Tensor) -> Iterator[Tensor]:
+        self.count = getattr(self, "count", 0) + 1
+        for loss in super().losses(x, y):
+            yield loss * self.count
+
+
+class Narrow(Local):
+    """Overflows where sums run in half the bits: it measures its distance from a large number."""
+
+    def losses(self, x: Tensor, y: Tensor, *draws: Tensor) -> Iterator[Tensor]:
+        for loss, block in zip(super().losses(x, y), self.net.blocks, strict=True):
+            a = trainable(block)[0]
+            low = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else a.dtype
+            yield loss + (1e3 * (a.to(low) + 1e6).to(a.dtype) - 1e9).square().mean()
+
+
+def test_steps_resume_and_survive_mixed_precision():
+    assert "resumed after two of four steps" in broken("resume", Uncounted)
+    assert "mixed precision" in broken("autocast", Narrow)
+
+
+class Silent(Local):
+    """Says nothing of its last block."""
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        return super().features(x)[:-1]
+
+
+def test_features_are_one_a_block():
+    assert "features of a net of" in broken("features", Silent)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from netwright.kinds.rule import (
+    Blocks,
     Misfit,
     Rule,
     RulePart,
@@ -110,3 +111,30 @@ def test_pieces_of_references_agree_with_autograd():
         wanted = linear_gradients("net.readout", softmax_error(bound.net(x), y), x)
     for name, g in gradients(bound, x, y).items():
         torch.testing.assert_close(g, wanted[name], rtol=1e-12, atol=1e-14)
+
+
+class Mixed(WholeNet):
+    """Adds a buffer of its own."""
+
+    def __init__(self, net, problem):
+        super().__init__(net, problem)
+        self.own = Own()
+
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("values", torch.empty(5))
+
+    def reset_parameters(self, generator):
+        self.values.normal_(generator=generator)
+
+
+def test_a_rule_built_on_real_tensors_is_ready_and_leaves_the_net_alone():
+    net = Blocks([nn.Linear(4, 3)], nn.Linear(3, 2), [(3,)])
+    before, random = [p.clone() for p in net.parameters()], torch.random.get_rng_state()
+    one, two = Mixed(net, Toy().problem), Mixed(net, Toy().problem)
+    assert torch.equal(one.own.values, two.own.values) and one.own.values.any()
+    two.redraw(1)
+    assert not torch.equal(one.own.values, two.own.values)
+    assert all(map(torch.equal, before, net.parameters())) and torch.equal(random, torch.random.get_rng_state())

@@ -45,9 +45,12 @@ HERE = Path(__file__).resolve().parents[1]
 BASE, CONTROL = "backprop", "frozen-hidden"
 #: Rows beside the default setting of every rule.
 VARIANTS = (
-    "mono-forward:predict=sum", "mono-forward:frozen=True", "forward-forward:predict=classifier", "dfa:signal=target",
-    "lls:variant=m", "lls:variant=mxm", "local-loss:loss=pred", "local-loss:loss=sim", "sign-symmetry:variant=fixed",
-    "sign-symmetry:variant=redrawn", "collaborative-ff:collaborate=preceding", "cafo:head=ce",
+    "mono-forward:predict=sum", "mono-forward:frozen=True", "forward-forward:predict=all", "dfa:signal=target",
+    "forward-forward:predict=classifier", "collaborative-ff:collaborate=preceding", "lls:variant=m", "lls:variant=mxm",
+    "local-loss:loss=pred", "local-loss:loss=sim", "cafo:head=ce", "sign-symmetry:variant=fixed",
+    "sign-symmetry:variant=redrawn", "noprop:steps=1", "multitasking-hebbian:steps=0",
+    "predictive-coding:variant=fixed-prediction", "equilibrium-propagation:estimate=one-sided",
+    "difference-target-propagation:feedback=ldrl", "physical-ff:reads=physical",
 )  # fmt: skip
 SEEDS = 6
 LEADERS = {"full": 8, "mnist-conv": 6, "cifar10-conv": 6}
