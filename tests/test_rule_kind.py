@@ -68,7 +68,7 @@ def test_tags_refuse_what_they_cannot_mean():
 def test_forwards_are_numbers_or_name_options():
     part = declare(Tags(forwards_predict="1 + 2 * steps"), options=(Option("steps", 3),))
     assert equivalents(part.tags.forwards_predict, part.resolve({})) == 7.0
-    with pytest.raises(BadInput, match="names 'labels'; allowed: classes, depth, steps"):
+    with pytest.raises(BadInput, match="names 'labels'; allowed: classes, depth, nodes, steps"):
         declare(Tags(forwards_predict="labels"), options=(Option("steps", 3),))
 
 

@@ -11,6 +11,7 @@ import inspect
 import operator
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, final
 
@@ -27,9 +28,9 @@ from netwright.part import BadInput, Claim, Identity, Misfit, Option, Paper, Par
 from netwright.streams import generator, initialise
 
 __all__ = [
-    "FAMILIES", "Aligned", "Blocks", "FeedbackWeights", "Gcn", "Glorot", "Graph", "Hop", "Misfit", "Phase", "Problem", "Rule",
-    "RulePart", "Tags", "Toy", "align", "aligned_layers", "equivalents", "gradients", "linear_gradients", "pooled",
-    "pooled_width", "require_blocks", "rule", "softmax_error", "split", "trainable",
+    "FAMILIES", "Aligned", "Blocks", "FeedbackWeights", "Gcn", "Glorot", "Graph", "Hop", "Misfit", "Phase", "Problem",
+    "Rule", "RulePart", "Tags", "Toy", "align", "aligned_layers", "equivalents", "full_precision", "gradients",
+    "linear_gradients", "pooled", "pooled_width", "require_blocks", "rule", "softmax_error", "split", "trainable",
 ]  # fmt: skip
 
 #: Families share one learning-rate range of the task.
@@ -112,6 +113,11 @@ class Phase:
 
 def require_blocks(net: object, who: str) -> None:
     """Raises Misfit, saying how to declare them, where a net has no ordered blocks."""
+    if isinstance(net, Gcn):
+        raise Misfit(
+            f"{who} needs a net of ordered blocks that take a batch, and a Gcn's blocks take the whole graph; choose a rule"
+            " that trains any net, or one made for graphs"
+        )
     if not isinstance(net, Blocks):
         raise Misfit(
             f"{who} needs a net of ordered blocks (netwright.nets.Blocks), given {type(net).__name__}; an nn.Sequential"
@@ -268,6 +274,11 @@ def rule(
         deviations=deviations, uses=uses, retired=retired, module=cls.__module__, cls=cls,
         reference=reference, toy=toy,
     )  # fmt: skip
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[Any]:
+    """The context in which mixed precision is off on x's device, for what bfloat16 would drown or can't solve."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 # For references, claims and checks ------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -45,7 +45,11 @@ def flops_of(task: Task, rule: Rule) -> tuple[float, float]:
     Matrix products are counted as they run; elementwise work is what each part declares an output element, twice in
     training (forward and backward).
     """
-    x, y, draws = meta_batch(task, rule)
+    return counted(rule, *meta_batch(task, rule))
+
+
+def counted(rule: Rule, x: Tensor, y: Tensor, draws: tuple[Tensor, ...]) -> tuple[float, float]:
+    """The same for one batch."""
     training = _count(rule, lambda: _backward(rule, x, y, draws), 2.0)
     with torch.no_grad():
         rule.eval()
@@ -70,12 +74,21 @@ def _count(rule: Rule, work: Callable[[], Any], passes: float) -> float:
     parts = [m for m in rule.modules() if hasattr(getattr(m, "part", None), "flops")]
     handles = [m.register_forward_hook(hook) for m in parts]
     try:
-        with FlopCounterMode(display=False) as counter:
+        counter = FlopCounterMode(display=False)
+        # Its count by module hooks into autograd, which a vector-Jacobian product inside the work doesn't survive.
+        counter.mod_tracker = _Whole()  # type: ignore[assignment]
+        with counter:
             work()
     finally:
         for handle in handles:
             handle.remove()
     return float(counter.get_total_flops()) + passes * elementwise
+
+
+class _Whole(nullcontext[None]):
+    """Stands for the tracker of modules: all that is counted belongs to the whole."""
+
+    parents = frozenset({"Global"})
 
 
 class Stepper:

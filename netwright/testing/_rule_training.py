@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 
 from netwright.kinds.rule import RulePart, gradients
+from netwright.study.probe import counted
 from netwright.testing import expect
 from netwright.testing._rule_cases import BATCH, cases, in_steps, state, stepping
 from netwright.train import Loop, Setting
@@ -54,6 +55,17 @@ def features(part: RulePart) -> None:
         expect(rows == [BATCH] * depth, "features have other rows than the batch", given=case, got=rows)
         changed = [name for name, t in state(rule).items() if not torch.equal(t, before[name])]
         expect(not changed, "looking at features changes parameters or buffers", given=case, got=changed)
+
+
+def countable(part: RulePart) -> None:
+    """A step and a prediction run on the meta device, where the bench counts their operations; a step costs some."""
+    for case in cases(part):
+        with torch.device("meta"):
+            rule = case.part.build(case.host.net(), case.host.problem, **case.options).double()
+        x, y, draws = case.step(case.rule())
+        training, inference = counted(rule, x.to("meta"), y.to("meta"), tuple(d.to("meta") for d in draws))
+        costs = training > 0 and (inference > 0 or case.tags.forwards_predict == 0)
+        expect(costs, "nothing was counted on the meta device", given=case, got=(training, inference))
 
 
 def autocast(part: RulePart) -> None:

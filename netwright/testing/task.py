@@ -324,6 +324,8 @@ def learnable(part: TaskPart) -> None:
     """
     task = part.build(size="small")
     problem, steps = task.problem, min(task.steps, STEPS)
+    if task.host == "gcn":
+        raise Skip("a net that computes a whole graph in every step takes longer than a check may")
     size = count_parameters(build_rule(task, ArmSpec("default"), 0, task.widths, meta=True))
     if task.host != "mlp" or size * steps * task.batch > QUICK:
         raise Skip(f"a {task.host} of {size} parameters takes longer than a check may")

@@ -11,7 +11,7 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor
 
-from netwright.kinds.rule import Blocks, Misfit, Problem, Rule, Tags, Toy, gradients, rule
+from netwright.kinds.rule import Blocks, Misfit, Problem, Rule, Tags, Toy, full_precision, gradients, rule
 from netwright.part import Claim, Option, Paper
 from netwright.rules.endtoend._shared import chain, chain_rule
 
@@ -25,7 +25,7 @@ def copied(net: Blocks) -> Blocks:
 
 def gram(h: Tensor) -> Tensor:
     """K / |K| (B, B), K = X X^T of all values of an example, centred over the batch; 0 where all examples are alike."""
-    with torch.autocast(h.device.type, enabled=False):
+    with full_precision(h):
         x_BD = h.flatten(1).to(torch.promote_types(h.dtype, torch.float32))
         x_BD = x_BD - x_BD.mean(0)
         k_BB = x_BD @ x_BD.T

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.rule import Blocks, Misfit, Problem, Rule, Tags, Toy, gradients, rule
+from netwright.kinds.rule import Blocks, Misfit, Problem, Rule, Tags, Toy, full_precision, gradients, rule
 from netwright.part import Claim, Option, Paper, Protocol
 from netwright.rules.endtoend._shared import chain_rule
 
@@ -67,7 +67,7 @@ class Tract(Rule):
     def added(self, layer: Any, args: tuple[Any, ...], out: Tensor) -> Tensor:
         """The output of the first layer, with another gradient at its weight."""
         x, weight = args[0].detach(), layer.weight
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             x = x.to(torch.promote_types(weight.dtype, torch.float32))
             if isinstance(layer, nn.Conv2d):
                 x = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride).transpose(1, 2)  # type: ignore[arg-type]

@@ -30,11 +30,6 @@ def row_gradient(loss: Callable[[Tensor], Tensor], h: Tensor) -> Tensor:
     return len(h) * torch.func.grad(loss)(h)
 
 
-def full_precision(x: Tensor) -> torch.autocast:
-    """No autocast within it: where an error is the difference of near states, their rounding to bfloat16 would drown it."""
-    return torch.autocast(x.device.type, enabled=False)
-
-
 def require_repeatable(net: nn.Module, who: str) -> None:
     """Raises Misfit where a module draws at random, or keeps statistics that `untracked` doesn't hold: where an input passes
     several times, what changes between the passes would be taken for an error."""

@@ -18,6 +18,7 @@ from netwright.kinds.rule import (
     Rule,
     Tags,
     Toy,
+    full_precision,
     gradients,
     linear_gradients,
     rule,
@@ -27,7 +28,6 @@ from netwright.kinds.rule import (
 from netwright.part import Claim, Option, Paper, Protocol
 from netwright.rules.energy._shared import (
     apart,
-    full_precision,
     require_repeatable,
     row_gradient,
     true_gradients,

@@ -18,6 +18,7 @@ from netwright.kinds.rule import (
     Rule,
     Tags,
     Toy,
+    full_precision,
     gradients,
     linear_gradients,
     rule,
@@ -25,7 +26,7 @@ from netwright.kinds.rule import (
     trainable,
 )
 from netwright.part import Claim, Option, Paper, Protocol
-from netwright.rules.energy._shared import apart, full_precision, row_gradient, true_gradients
+from netwright.rules.energy._shared import apart, row_gradient, true_gradients
 
 
 def rho(u: Tensor) -> Tensor:

@@ -11,12 +11,23 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.rule import Blocks, Problem, Rule, Tags, Toy, gradients, linear_gradients, rule, softmax_error, trainable
+from netwright.kinds.rule import (
+    Blocks,
+    Problem,
+    Rule,
+    Tags,
+    Toy,
+    full_precision,
+    gradients,
+    linear_gradients,
+    rule,
+    softmax_error,
+    trainable,
+)
 from netwright.part import Claim, Option, Paper, Protocol
 from netwright.rules.energy._shared import (
     Pull,
     apart,
-    full_precision,
     linearised,
     require_repeatable,
     row_gradient,

@@ -13,7 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.rule import Blocks, Misfit, Problem, Tags, Toy, gradients, linear_gradients, rule, trainable
+from netwright.kinds.rule import (
+    Blocks,
+    Misfit,
+    Problem,
+    Tags,
+    Toy,
+    full_precision,
+    gradients,
+    linear_gradients,
+    rule,
+    trainable,
+)
 from netwright.part import Claim, Option, Paper, Protocol
 from netwright.rules.forwardforward._shared import Overlaid, labelled, read_width, with_added
 
@@ -86,7 +97,7 @@ class System(nn.Module):
     @torch.no_grad()
     def forward(self, h_BD: Tensor) -> Tensor:
         assert not h_BD.requires_grad, "a physical system was asked for a gradient"
-        with torch.autocast(h_BD.device.type, enabled=False):  # a measurement has its own precision
+        with full_precision(h_BD):  # a measurement has its own precision
             sent_BD = h_BD.to(self.medium_DD.dtype)
             sent_BD = sent_BD / (sent_BD.norm(dim=1, keepdim=True) + 1e-6)
             return ((sent_BD @ self.medium_DD.T).sin() / STEP).round() * STEP
