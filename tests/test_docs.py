@@ -121,6 +121,10 @@ def test_a_model_of_your_own_takes_under_30_lines() -> None:
 # Commands and links ---------------------------------------------------------------------------------------------------
 
 
+def names(parameter: Any) -> list[str]:
+    return [*parameter.opts, *parameter.secondary_opts]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_every_command_and_option_named_exists(path: Path) -> None:
     inline = [re.sub(r"[\[\]]", "", text).split() for text in re.findall(r"`((?:netwright|make) [^`]+)`", TEXTS[path])]
@@ -130,12 +134,12 @@ def test_every_command_and_option_named_exists(path: Path) -> None:
             assert words[1] in targets, words
         if words[0] == "netwright":
             assert words[1] in COMMANDS, words
-            known = {option for parameter in COMMANDS[words[1]].params for option in parameter.opts}
+            known = {option for parameter in COMMANDS[words[1]].params for option in names(parameter)}
             assert {word for word in words if word.startswith("--")} <= known, words
 
 
 def test_options_in_the_guides_tables_exist() -> None:
-    known = {option for command in COMMANDS.values() for parameter in command.params for option in parameter.opts}
+    known = {option for command in COMMANDS.values() for parameter in command.params for option in names(parameter)}
     for path, text in TEXTS.items():
         assert set(re.findall(r"`(--[a-z-]+)", text)) <= known | {"--help"}, path.name
 
@@ -321,3 +325,12 @@ def test_the_table_of_rules_is_the_catalogues() -> None:
     text = TEXTS[ROOT / "docs" / "learning-rules.md"]
     found = [part for part in catalogue.parts("rule") if part.origin == "netwright"]
     assert rules.written(text, found) == text, "run python -m netwright.report.rules"
+
+
+def test_the_tables_of_evidence_are_written_from_its_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "evidence" / "commands"))
+    import _rules_table
+
+    saved = json.loads((ROOT / "evidence" / "rules.json").read_text(encoding="utf-8"))
+    written = (ROOT / "evidence" / "rules.md").read_text(encoding="utf-8")
+    assert _rules_table.page(saved) == written, "run python evidence/commands/rules.py --budget 0"

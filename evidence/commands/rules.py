@@ -55,6 +55,12 @@ VARIANTS = (
 SEEDS = 6
 LEADERS = {"full": 8, "mnist-conv": 6, "cifar10-conv": 6}
 DEPTHS = (1, 2, 4, 8)
+#: Rules whose use of depth is looked at: those that train hidden blocks without a gradient through all of them.
+DEEP = (
+    "backprop", "frozen-hidden", "mono-forward", "lls", "local-loss", "forward-forward", "dfa", "counter-current",
+    "soft-hebbian", "dual-propagation", "collaborative-ff", "physical-ff", "difference-target-propagation", "feedback-alignment",
+    "sign-symmetry", "cafo", "noprop", "predictive-coding", "equilibrium-propagation",
+)  # fmt: skip
 PROBED = (0, 1)  # seeds whose layers are probed
 
 
@@ -251,7 +257,8 @@ def wanted(section: str, cells: Mapping[str, Any], only: list[str]) -> Iterator[
         rates = rates_of(cells)
         rows = [(section, spec, "all", 1, rates[spec]) for spec in leaders(cells, LEADERS[section]) if spec in rates]
     elif section == "depth":
-        rows = [(section, spec, "all", 1, rate) for spec, rate in rates_of(cells).items() if ":" not in spec]
+        rates = rates_of(cells)
+        rows = [(section, spec, "all", 1, rates[spec]) for spec in DEEP if spec in rates]
     elif section == "cora":
         rows = [(section, spec, "all", 4, None) for spec in (BASE, CONTROL, "forward-gnn", "forward-gnn:variant=la")]
     else:  # seeds apart, all rules at one seed before the next

@@ -73,15 +73,18 @@ class ForwardGnn(Rule):
             self.virtual.normal_(generator=generator)
 
     def layer(self, k: int, h: Sequence[Tensor], hops: Sequence[Hop], labels: Sequence[Tensor] = ()) -> list[Tensor]:
-        """Block k in one pass a hop; h: the input of each pass, or one for all; labels (N, C): appended to it, one a pass."""
+        """Block k in one pass a hop. h: pieces of the input of all passes together, or of one input for all.
+
+        labels (N, C): appended to the input, one a pass.
+        """
         block: Any = self.net.blocks[k]
-        h_MD = torch.cat(list(h)).detach() if len(h) > 1 else h[0].detach()
-        z, squares = block.linear(h_MD), h_MD.square().sum(1, keepdim=True)  # f(h / |h|) = f(h) / |h|: there is no bias
+        pieces = [(block.linear(part), part.norm(dim=1, keepdim=True)) for part in map(Tensor.detach, h)]
+        z, length = (torch.cat(each) for each in zip(*pieces, strict=True))  # f(h / |h|) = f(h) / |h|: there is no bias
         if labels:  # z is common to all passes
             more = [(self.label(row), row.square().sum(1, keepdim=True)) for row in labels]
-            rows = [(z + own) / ((squares + extra).sqrt() + 1e-8) for own, extra in more]
+            rows = [(z + own) / ((length.square() + extra).sqrt() + 1e-8) for own, extra in more]
         else:
-            rows = list((z / (squares.sqrt() + 1e-8)).chunk(len(h)))
+            rows = list((z / (length + 1e-8)).split(len(self.known) + (0 if self.variant == "la" else self.classes)))
         rows = rows if len(rows) == len(hops) else rows * len(hops)
         return list(block.out(torch.cat([hop(row) for hop, row in zip(hops, rows, strict=True)])).chunk(len(hops)))
 
@@ -97,7 +100,7 @@ class ForwardGnn(Rule):
             h, hops = [graph.x], [graph.hop] * len(hot)
             labels = [each + (1 - each.sum(1, keepdim=True)) / self.classes for each in hot]  # 1 / C where there is none
         else:
-            h, hops = [torch.cat([graph.x, self.virtual])], [joined(graph, each) for each in hot]
+            h, hops = [graph.x, self.virtual], [joined(graph, each) for each in hot]
         for k in range(len(self.net.blocks)):
             out = self.layer(k, h, hops, labels if k == 0 else ())
             yield out
