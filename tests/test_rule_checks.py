@@ -418,3 +418,18 @@ class Silent(Local):
 
 def test_features_are_one_a_block():
     assert "features of a net of" in broken("features", Silent)
+
+
+class Hoards(Local):
+    """Keeps what every block put out until the step is over."""
+
+    def losses(self, x: Tensor, y: Tensor, *draws: Tensor) -> Iterator[Tensor]:
+        h, kept = x, []
+        for k, block in enumerate(self.net.blocks):
+            h = block(h.detach())
+            kept.append(h[:0])
+            yield self.problem.loss(self.guess(k, h), y)
+
+
+def test_the_memory_of_a_local_rule_is_flat_in_depth():
+    assert "memory grows with depth" in broken("flat_memory", Hoards)

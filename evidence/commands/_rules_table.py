@@ -31,7 +31,7 @@ ABOVE = (("counter-current", 0.04),)  # (rule, at least so far above the control
 
 def page(saved: Mapping[str, Any]) -> str:
     """The whole page, written anew from the cells; a cell that was not run stands as missing."""
-    cells = saved["cells"]
+    cells = {key: {**row, "stale": key in saved.get("stale", ())} for key, row in saved["cells"].items()}
     out = [
         "# Learning rules side by side",
         "",
@@ -41,7 +41,7 @@ def page(saved: Mapping[str, Any]) -> str:
         " ridge regression on each block's output (two seeds). *95 %*: steps until validation reaches 95 % of"
         " backpropagation's best, on the evaluation grid, and the time that takes in steps of backpropagation. *step*,"
         " *memory*: time and peak memory of one training step over backpropagation's, in the same rounds. *predict*: forward"
-        " passes of a prediction, and its products over backpropagation's.",
+        " passes of a prediction, and its products over backpropagation's. (*): measured before the rule's file last changed.",
     ]
     for section, title in TITLES.items():
         rows = [row for row in cells.values() if row["section"] == section]
@@ -86,7 +86,15 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             continue
         mean, interval, n = arm_summary(scores[name])
         ends = f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""
-        said = [f"{mean:.4f}{ends}", str(n), above(name, scores), known(row), reached(row, goal), *cost(row)]
+        ends += " (*)" if row["stale"] else ""
+        said = [
+            f"{mean:.4f}{ends}",
+            str(n),
+            above(name, scores),
+            known(row),
+            reached(row, goal),
+            *cost(row),
+        ]
         lines.append("| " + " | ".join([name, *said]) + " |")
     left = [f"{name} ({row['misfit'].split(';')[0]})" for name, row in by_rule.items() if row.get("misfit")]
     return lines + (["", "Not on this host: " + "; ".join(sorted(left)) + "."] if left else [])

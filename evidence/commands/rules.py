@@ -292,11 +292,15 @@ def main() -> None:
     saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"cells": {}}
     cells: dict[str, Any] = saved["cells"]
 
-    def keep(row: dict[str, Any]) -> None:
-        cells[key_of(row["section"], row["rule"], row["unit"])] = row
-        text = json.dumps({"environment": environment(), "cells": dict(sorted(cells.items()))}, indent=1)
+    def write() -> None:
+        stale = sorted(key for key, row in cells.items() if row["fingerprint"] != fingerprint(row["rule"]))
+        text = json.dumps({"environment": environment(), "stale": stale, "cells": dict(sorted(cells.items()))}, indent=1)
         path.with_suffix(".part").write_text(text + "\n", encoding="utf-8")
         os.replace(path.with_suffix(".part"), path)
+
+    def keep(row: dict[str, Any]) -> None:
+        cells[key_of(row["section"], row["rule"], row["unit"])] = row
+        write()
         said = row.get("error") or row.get("misfit") or f"{mean_of(row):.4f}"
         print(f"{row['section']} {row['rule']} {row['unit']}: {said} ({row.get('minutes', 0)} min)", flush=True)
 
@@ -318,6 +322,7 @@ def main() -> None:
                 running.add(pool.submit(cell, section_, spec, unit, trials, rate, str(where)))
             for future in running:
                 keep(future.result())
+    write()
     (HERE / "rules.md").write_text(page(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
 
 

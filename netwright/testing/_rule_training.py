@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import torch
 
-from netwright.kinds.rule import RulePart, gradients
-from netwright.study.probe import counted
-from netwright.testing import expect
+from netwright.kinds.rule import RulePart, Toy, gradients
+from netwright.study.probe import counted, peak_bytes
+from netwright.testing import Skip, expect
 from netwright.testing._rule_cases import BATCH, cases, in_steps, state, stepping
 from netwright.train import Loop, Setting
 
@@ -55,6 +55,22 @@ def features(part: RulePart) -> None:
         expect(rows == [BATCH] * depth, "features have other rows than the batch", given=case, got=rows)
         changed = [name for name, t in state(rule).items() if not torch.equal(t, before[name])]
         expect(not changed, "looking at features changes parameters or buffers", given=case, got=changed)
+
+
+def flat_memory(part: RulePart) -> None:
+    """Of a local rule, a step over twelve equal blocks needs at its peak what a step over three needs, within 5 %."""
+    if not part.tags.local or part.tags.closed_form:
+        raise Skip("local rules alone free what they hold, block by block")
+    if why := part.tags.reasons.get("flat_memory"):
+        raise Skip(why)
+    peaks = {}
+    for depth in (3, 12):
+        toy = replace(part.toy or Toy(), widths=(64,) * depth, inputs=64, rows=64)
+        rule, (x, y) = toy.bind(part.build), toy.batch()
+        draws, loop = rule.draw(x, y, torch.Generator().manual_seed(0)), Loop(rule, ADAM)
+        loop.step(x, y, draws)  # the optimizer's state is there before the measured step
+        peaks[depth] = peak_bytes(lambda loop=loop, x=x, y=y, draws=draws: loop.step(x, y, draws)) or 0  # type: ignore[misc]
+    expect(peaks[12] <= 1.05 * peaks[3], "memory grows with depth", got=peaks, wanted="12 blocks at most 1.05 of 3")
 
 
 def countable(part: RulePart) -> None:

@@ -20,7 +20,7 @@ from netwright.stack import Stack, train_stack
 from netwright.streams import generator, initialise
 from netwright.testing import Check, Skip, expect
 from netwright.testing._rule_cases import BATCH, Case, cases, far, in_steps, reach, state
-from netwright.testing._rule_training import autocast, countable, features, resume
+from netwright.testing._rule_training import autocast, countable, features, flat_memory, resume
 from netwright.train import Loop, Setting, predict, train
 
 TINY = 1e-12  # relative: one order of summation against another, in float64
@@ -383,6 +383,7 @@ CHECKS = (
     Check("countable", countable),
     Check("descent", descent),
     Check("features", features),
+    Check("flat_memory", flat_memory),
     Check("forwards", forwards),
     Check("initialised", initialised),
     Check("misfit", misfit),

@@ -76,7 +76,8 @@ class ForwardForward(Overlaid):
         for k in range(len(self.net.blocks)):
             h = self.run(k, h)
             positive, negative = self.score(k, h[:n]), self.score(k, h[n : 2 * n])
-            read.append((h[:n] if self.hybrid else h[2 * n :]).detach())
+            if self.predict == "classifier":  # a slice would keep all of h alive, and memory would grow with depth
+                read.append((h[:n] if self.hybrid else h[2 * n :]).detach())
             loss = F.softplus(-positive).mean() + F.softplus(negative).mean()
             yield loss + self.peer * self.peers[k](h[:n]) if self.peer else loss
         if self.predict == "classifier":

@@ -184,6 +184,7 @@ PART = rule(
     tags=Tags(
         family="local", local=True, needs=frozenset({"blocks"}), surrogate=True, forwards_train="steps", above_control=False,
         reasons={
+            "flat_memory": "every one of its inner steps runs through all layers, and their decisions are kept for the next",
             "above_control": "each unit drives its own sum further out, whatever the example, so that sigmoids saturate: on"
             " digits the last hidden layer soon puts out nearly the same for all images (spread 1e-4), and the readout is at"
             " chance, under Adam and under plain gradient descent alike"

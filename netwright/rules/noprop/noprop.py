@@ -214,6 +214,7 @@ PART = rule(
     paper=Paper("noprop"),
     tags=Tags(
         family="local", local=True, needs=frozenset({"labels"}), forwards_train="steps", forwards_predict="steps",
+        reasons={"flat_memory": "memory is flat in T: a step holds one net of the chain, but all of that net's depth"},
     ),
     options=(
         Option("steps", 10, "T: nets that are trained and chained, each the size of the host", bounds=(0, 1001)),
