@@ -297,11 +297,12 @@ def main() -> None:
         text = json.dumps({"environment": environment(), "stale": stale, "cells": dict(sorted(cells.items()))}, indent=1)
         path.with_suffix(".part").write_text(text + "\n", encoding="utf-8")
         os.replace(path.with_suffix(".part"), path)
+        (HERE / "rules.md").write_text(page(json.loads(text)), encoding="utf-8")
 
     def keep(row: dict[str, Any]) -> None:
         cells[key_of(row["section"], row["rule"], row["unit"])] = row
         write()
-        said = row.get("error") or row.get("misfit") or f"{mean_of(row):.4f}"
+        said = row.get("error") or row.get("misfit") or (f"{mean_of(row):.4f}" if "scores" in row else "done")
         print(f"{row['section']} {row['rule']} {row['unit']}: {said} ({row.get('minutes', 0)} min)", flush=True)
 
     with ProcessPoolExecutor(given.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -323,7 +324,6 @@ def main() -> None:
             for future in running:
                 keep(future.result())
     write()
-    (HERE / "rules.md").write_text(page(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
 
 
 if __name__ == "__main__":
