@@ -226,7 +226,7 @@ PART = rule(
             where="Ernoult et al. (2022)", check=claim_ldrl,
         ),
         Claim(
-            "learns", "trains hidden layers on digits",
+            "learns", "trains hidden layers on MNIST",
             protocol=Protocol(task="mnist", against="rule/frozen-hidden", expect="better"),
         ),
         Claim(

@@ -216,7 +216,7 @@ PART = rule(
             where="Laborieux et al. (2020)", check=claim_bias,
         ),
         Claim(
-            "learns", "trains hidden layers on digits",
+            "learns", "trains hidden layers on MNIST",
             protocol=Protocol(task="mnist", against="rule/frozen-hidden", expect="better"),
         ),
     ),
