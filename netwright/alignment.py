@@ -29,7 +29,7 @@ from netwright.part import BadInput, Misfit
 from netwright.streams import generator
 from netwright.untouched import call, unrunnable, untouched
 
-__all__ = ["Conversion", "Layer", "angles", "convert"]
+__all__ = ["Conversion", "LayerRow", "angles", "convert"]
 
 #: Rule -> what its layers do, in the report.
 RULES = {
@@ -45,7 +45,7 @@ MOST = 2**29  # values of all direct feedback together: 2 GiB in float32
 
 @final
 @dataclass(frozen=True)
-class Layer:
+class LayerRow:
     """One layer with weights. feedback: what it got, "" for none; values: of its buffer; why: it got none."""
 
     path: str
@@ -62,14 +62,14 @@ class Conversion:
 
     model: nn.Module
     rule: str
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerRow, ...]
 
     @property
-    def converted(self) -> tuple[Layer, ...]:
+    def converted(self) -> tuple[LayerRow, ...]:
         return tuple(layer for layer in self.layers if layer.feedback)
 
     @property
-    def skipped(self) -> tuple[Layer, ...]:
+    def skipped(self) -> tuple[LayerRow, ...]:
         """Layers that keep the exact gradient at their input."""
         return tuple(layer for layer in self.layers if not layer.feedback)
 
@@ -119,7 +119,7 @@ def convert(
     """
     _check(model, rule, variant, maps, scale, example, in_place)
     called = None if example is None else _look(model, example)
-    layers: list[Layer] = []
+    layers: list[LayerRow] = []
     chosen: dict[str, nn.Module] = {}
     patterns, held = [exact] if isinstance(exact, str) else list(exact), owners(model)
     found = dict(weighty(model))
@@ -135,7 +135,7 @@ def convert(
             why = "the first layer: nothing below it learns"
         else:
             why = _no_tap(module, called) if rule == "dfa" and called else obstacle(module, held)
-        layers.append(Layer(path, type(module).__name__, why=why))
+        layers.append(LayerRow(path, type(module).__name__, why=why))
         if not why:
             chosen[path] = module
     if not chosen:
@@ -183,12 +183,12 @@ def _check(model: Any, rule: str, variant: str, maps: str, scale: float, example
         raise BadInput("a layer can't be replaced in place by itself; leave in_place out and take the model that comes back")
 
 
-def _described(layer: Layer, made: Made | None) -> Layer:
+def _described(layer: LayerRow, made: Made | None) -> LayerRow:
     if made is None:
         return layer
     shape = "x".join(map(str, made.matrix.shape))
     what = f"{made.kind} {shape}" if shape else f"{made.kind}, {float(made.matrix):.3g}"
-    return Layer(layer.path, layer.type, what, made.matrix.numel())
+    return LayerRow(layer.path, layer.type, what, made.matrix.numel())
 
 
 def _converted(model: nn.Module, feedback: dict[str, Made]) -> nn.Module:

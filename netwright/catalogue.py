@@ -167,10 +167,13 @@ def _value(text: str) -> Any:
     return text
 
 
-def make(spec: str, /, **options: Any) -> Any:
-    """Build a part: make("golu") is an nn.Module; make("swish:beta=2", channels=8) takes options either way."""
+def make(spec: str, /, *sizes: int, **options: Any) -> Any:
+    """Build a part: make("golu") is an nn.Module; make("swish:beta=2", channels=8) takes options either way.
+
+    sizes: of a layer or a norm, in order, as in make("kan", 64, 64).
+    """
     part, given = parse(spec)
-    return part.build(**(given | options))
+    return part.build(*sizes, **(given | options))
 
 
 def module_getattr(kind: str, package: str) -> Callable[[str], Any]:

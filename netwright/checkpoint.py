@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from netwright.part import BadInput
+from netwright.sized import resizable
 
 SCHEMA = "1"
 
@@ -70,7 +71,7 @@ def load(model: nn.Module, path: str | Path, *, optimizer: torch.optim.Optimizer
     head = json.loads(meta.get("head", '{"ties": {}, "optimizer": {}, "extra": {}}'))
     state = {name: t for name, t in tensors.items() if not name.startswith("optimizer/")}
     state |= {name: state[first] for name, first in head["ties"].items() if first in state}
-    _same_shapes(model.state_dict(), state, path)
+    _same_shapes(model.state_dict(), state, resizable(model), path)
     if optimizer is not None:
         if not head["optimizer"]:
             raise BadInput(f"{path.name} holds no optimizer state; leave optimizer= out")
@@ -105,14 +106,14 @@ def _distinct(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
     return tensors, ties
 
 
-def _same_shapes(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
+def _same_shapes(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], follow: Collection[str], path: Path) -> None:
     missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
     if missing or extra:
         raise BadInput(
             f"{path.name} is of another model: it lacks {missing[:3] or 'nothing'} and also has {extra[:3] or 'nothing'}"
         )
     for name, t in wanted.items():
-        if t.shape != given[name].shape:
+        if t.shape != given[name].shape and name not in follow:
             raise BadInput(f"{path.name}: {name} has shape {tuple(given[name].shape)}; the model's is {tuple(t.shape)}")
 
 

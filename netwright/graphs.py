@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright.data import locate, missing
-from netwright.nets import Factory, _bias, _out
+from netwright.nets import Factory, _activation, _bias, _out
 from netwright.part import BadInput
 
 Hop = Callable[[Tensor], Tensor]
@@ -81,12 +81,11 @@ class GraphConv(nn.Module):
 
     def __init__(self, d_in: int, width: int, fill: Mapping[str, Factory]) -> None:
         super().__init__()
-        gate = fill.get("mlp")
-        wide = 2 * width if gate else width
+        wide = 2 * width if "mlp" in fill else width
         self.linear = Glorot(d_in, wide)
         self.norm = fill["norm"](wide, -1)
         self.bias = nn.Parameter(torch.empty(wide)) if _bias(self.norm) else None
-        self.act = gate(wide, -1) if gate else fill["activation"](wide, -1)
+        self.act = _activation(fill, wide, -1)
         self.width = _out(self.act, wide)
 
     @torch.no_grad()

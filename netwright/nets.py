@@ -1,7 +1,9 @@
 """Hosts: the nets that parts are compared in. Ordered blocks, a readout, named slots, widths as match knobs.
 
 Shape suffixes: B batch, D features, C channels, H W height and width, L positions, V vocabulary.
-Slots are factories `(channels, channel_dim) -> module`; a module's `ratio` says how it changes the number of channels.
+Slots are factories. activation, norm, mlp: `(channels, channel_dim) -> module`; a module's `ratio` says how it changes the
+number of channels. layer, readout, head: `(d_in, d_out)`; conv: `(c_in, c_out, kernel_size, stride, padding)`;
+channelwise: `(channels)`. Where nothing fills `activation`, another slot brings the nonlinearity.
 Hosts have no bias before a norm and no dropout.
 """
 
@@ -18,7 +20,15 @@ from torch import Tensor, nn
 from netwright.names import unknown
 from netwright.part import BadInput
 
-Factory = Callable[[int, int], nn.Module]
+Factory = Callable[..., nn.Module]
+
+#: Host -> the slots it has beside those a task gives defaults for. A host that isn't named has none.
+SLOTS: dict[str, tuple[str, ...]] = {
+    "mlp": ("mlp", "layer", "head"),
+    "convnet": ("mlp", "conv", "channelwise", "head"),
+    "transformer": ("mlp", "layer", "head"),
+    "gcn": ("mlp",),
+}
 
 #: Normalisations a task can name for its slot `norm`, until parts of a kind `norm` fill it: channels, channel dim -> module.
 NORMS: dict[str, Factory] = {
@@ -180,17 +190,31 @@ def _bias(norm: nn.Module) -> bool:
     return isinstance(norm, nn.Identity)
 
 
+def _activation(fill: Mapping[str, Factory], channels: int, channel_dim: int) -> nn.Module:
+    make = fill.get("mlp") or fill.get("activation")
+    return make(channels, channel_dim) if make else nn.Identity()
+
+
+def _linear(fill: Mapping[str, Factory], slots: Sequence[str], d_in: int, d_out: int, bias: bool = True) -> nn.Module:
+    """What fills the first of the slots that is filled, else a linear map."""
+    make = next((fill[slot] for slot in slots if slot in fill), None)
+    return make(d_in, d_out) if make else nn.Linear(d_in, d_out, bias=bias)
+
+
+def _conv(fill: Mapping[str, Factory], c_in: int, c_out: int, stride: int, bias: bool) -> nn.Module:
+    """A 3 x 3 convolution, or what fills its slot."""
+    return fill["conv"](c_in, c_out, 3, stride, 1) if "conv" in fill else nn.Conv2d(c_in, c_out, 3, stride, 1, bias=bias)
+
+
 @final
 class Dense(nn.Module):
     """linear -> norm -> activation, or linear to twice the width -> gate where the slot `mlp` is filled."""
 
     def __init__(self, d_in: int, width: int, fill: Mapping[str, Factory]) -> None:
         super().__init__()
-        gate = fill.get("mlp")
-        act = gate(2 * width, -1) if gate else fill["activation"](width, -1)
-        wide = 2 * width if gate else width
-        norm = fill["norm"](wide, -1)
-        self.linear = nn.Linear(d_in, wide, bias=_bias(norm))
+        wide = 2 * width if "mlp" in fill else width
+        act, norm = _activation(fill, wide, -1), fill["norm"](wide, -1)
+        self.linear = _linear(fill, ("layer",), d_in, wide, _bias(norm))
         self.norm = norm
         self.act = act
         self.width = _out(act, wide)
@@ -222,7 +246,7 @@ class Mlp(Blocks):
             blocks.append(nn.Sequential(Flatten(), dense) if i == 0 else dense)
             d_in = dense.width
             shapes.append((d_in,))
-        super().__init__(blocks, nn.Linear(d_in, d_out), shapes)
+        super().__init__(blocks, _linear(fill, ("head", "readout"), d_in, d_out), shapes)
 
 
 @final
@@ -231,16 +255,15 @@ class Residual(nn.Module):
 
     def __init__(self, c_in: int, width: int, stride: int, fill: Mapping[str, Factory]) -> None:
         super().__init__()
-        gate = fill.get("mlp")
-        make = gate or fill["activation"]
-        wide = 2 * width if gate else width
+        wide = 2 * width if "mlp" in fill else width
         norm1 = fill["norm"](wide, 1)
         norm2 = fill["norm"](wide, 1)
-        self.conv1 = nn.Conv2d(c_in, wide, 3, stride, 1, bias=_bias(norm1))
-        self.norm1, self.act1 = norm1, make(wide, 1)
+        self.conv1 = _conv(fill, c_in, wide, stride, _bias(norm1))
+        self.norm1, self.act1 = norm1, _activation(fill, wide, 1)
         mid = _out(self.act1, wide)
-        self.conv2 = nn.Conv2d(mid, wide, 3, 1, 1, bias=_bias(norm2))
-        self.norm2, self.act2 = norm2, make(wide, 1)
+        self.conv2 = _conv(fill, mid, wide, 1, _bias(norm2))
+        self.norm2, self.act2 = norm2, _activation(fill, wide, 1)
+        self.channelwise = fill["channelwise"](wide) if "channelwise" in fill else nn.Identity()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or c_in != wide:
             pool: nn.Module = nn.AvgPool2d(stride) if stride != 1 else nn.Identity()
@@ -250,7 +273,7 @@ class Residual(nn.Module):
     def pre(self, x_BCHW: Tensor) -> Tensor:
         """What the last activation reads."""
         h = self.act1(self.norm1(self.conv1(x_BCHW)))
-        return self.norm2(self.conv2(h)) + self.shortcut(x_BCHW)
+        return self.channelwise(self.norm2(self.conv2(h))) + self.shortcut(x_BCHW)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.act2(self.pre(x_BCHW))
@@ -260,9 +283,9 @@ class Residual(nn.Module):
 class Pool(nn.Module):
     """(B, C, H, W) -> linear map of the mean over H and W."""
 
-    def __init__(self, channels: int, d_out: int) -> None:
+    def __init__(self, channels: int, d_out: int, fill: Mapping[str, Factory]) -> None:
         super().__init__()
-        self.linear = nn.Linear(channels, d_out)
+        self.linear = _linear(fill, ("head",), channels, d_out)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.linear(x_BCHW.mean((-2, -1)))
@@ -292,7 +315,7 @@ class ConvNet(Blocks):
             c = block.width
             h, w = -(-h // step), -(-w // step)
             shapes.append((c, h, w))
-        super().__init__(blocks, Pool(c, d_out), shapes)
+        super().__init__(blocks, Pool(c, d_out, fill), shapes)
 
 
 @final
@@ -301,15 +324,14 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, d: int, heads: int, hidden: int, fill: Mapping[str, Factory]) -> None:
         super().__init__()
-        gate = fill.get("mlp")
         self.heads = heads
         self.norm1, self.norm2 = fill["norm"](d, -1), fill["norm"](d, -1)
         self.qkv = nn.Linear(d, 3 * d, bias=_bias(self.norm1))
         self.out = nn.Linear(d, d)
-        wide = 2 * hidden if gate else hidden
-        self.up = nn.Linear(d, wide)
-        self.act = gate(wide, -1) if gate else fill["activation"](wide, -1)
-        self.down = nn.Linear(_out(self.act, wide), d)
+        wide = 2 * hidden if "mlp" in fill else hidden
+        self.up = _linear(fill, ("layer",), d, wide)
+        self.act = _activation(fill, wide, -1)
+        self.down = _linear(fill, ("layer",), _out(self.act, wide), d)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         b, n, d = x_BLD.shape
@@ -347,7 +369,7 @@ class TinyTransformer(Blocks):
             raise BadInput(f"d={d} is not a multiple of heads={heads}")
         blocks: list[nn.Module] = [TransformerBlock(d, heads, hidden, fill) for hidden in widths]
         blocks[0] = nn.Sequential(Embed(vocabulary, length, d), blocks[0])
-        readout = nn.Sequential(fill["norm"](d, -1), nn.Linear(d, vocabulary))
+        readout = nn.Sequential(fill["norm"](d, -1), _linear(fill, ("head",), d, vocabulary))
         super().__init__(blocks, readout, [(length, d)] * len(widths))
 
 
@@ -356,24 +378,11 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
-def _factory(part: Any, options: Mapping[str, Any]) -> Factory:
-    one: list[nn.Module] = []
-
-    def make(channels: int, channel_dim: int) -> nn.Module:
-        if one and part.shared:
-            return one[0]
-        one[:] = [part.build(channels=channels, channel_dim=channel_dim, **options)]
-        return one[0]
-
-    return make
-
-
 def fill_named(parts: Mapping[str, Any]) -> dict[str, Factory]:
     """Factories for the slots of a host from {slot: "norm name" | (part, options)}; parts are asked to build themselves."""
     fill: dict[str, Factory] = {}
     for slot, value in parts.items():
-        if isinstance(value, str):
-            fill[slot] = norm_named(value)
-        else:
-            fill[slot] = _factory(*value)
+        fill[slot] = norm_named(value) if isinstance(value, str) else value[0].factory(value[1])
+        if slot == "layer" and value[0].tags.readout:
+            fill["readout"] = fill[slot]
     return fill

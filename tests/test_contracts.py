@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 
@@ -62,3 +63,10 @@ def test_parts_that_agree_say_so() -> None:
         else:
             declared = b.id in a.equals_at_init or a.id in b.equals_at_init
             assert declared, f"{a.id} and {b.id} agree at their defaults; declare equals_at_init"
+
+
+@pytest.mark.parametrize("part", [p for kind in ("layer", "norm") for p in catalogue.parts(kind)], ids=lambda p: p.id)
+def test_pickle_finds_the_class_of_every_layer_and_norm(part) -> None:
+    built = part.build(**part.toy).eval()
+    x = torch.randn(4, *part.row())
+    assert torch.equal(pickle.loads(pickle.dumps(built))(x), built(x))

@@ -114,6 +114,21 @@ class ActivationPart(Part):
     def slots(self) -> tuple[str, ...]:
         return ("mlp",) if self.tags.shape == "gated" else ("activation",)
 
+    def factory(self, options: Mapping[str, Any]) -> Callable[..., nn.Module]:
+        """What fills a slot of a host: (channels, channel_dim) -> module; of a shared part every time the same one."""
+        one: list[nn.Module] = []
+
+        def make(channels: int, channel_dim: int) -> nn.Module:
+            if not (one and self.shared):
+                one[:] = [self.build(channels=channels, channel_dim=channel_dim, **options)]
+            return one[0]
+
+        return make
+
+    def operations(self, built: Any, x: Tensor, y: Tensor) -> float:
+        """Elementwise operations of one forward."""
+        return y.numel() * self.flops
+
     def build(self, **options: Any) -> nn.Module:
         """The module. Takes channels=, channel_dim=, fused=, its options; where it learns, per= and learnable=."""
         return self.module_type()(**options)

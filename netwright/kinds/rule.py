@@ -6,9 +6,7 @@ steps each unit as its loss comes and frees its gradients; the stack engine take
 
 from __future__ import annotations
 
-import ast
 import inspect
-import operator
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netwright.aligned import Aligned, FeedbackWeights, align, aligned_layers
+from netwright.expressions import equivalents, names_in
 from netwright.graphs import Gcn, Glorot, Graph, Hop
 from netwright.kinds import Kind
 from netwright.kinds.task import Problem
@@ -65,41 +64,10 @@ class Tags:
         if not self.above_control and not self.reasons.get("above_control"):
             raise BadInput("Tags above_control=False needs its reason: reasons={'above_control': ...}")
         for cost in (self.forwards_train, self.forwards_predict):
-            names_in(cost)  # raises where it isn't such an expression
-
-
-_OPERATORS: dict[type, Callable[[float, float], float]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-}  # fmt: skip
-
-
-def _read(cost: float | str) -> ast.expr:
-    wrong = f"a cost of {cost!r} forwards; allowed: a number, or + - * / of numbers, 'classes', 'depth', 'nodes' and options"
-    try:
-        tree = ast.parse(str(cost), mode="eval").body
-    except SyntaxError:
-        raise BadInput(wrong) from None
-    for node in ast.walk(tree):
-        fine = isinstance(node, (ast.Name, ast.BinOp, ast.Load, *_OPERATORS))
-        if not fine and not (isinstance(node, ast.Constant) and isinstance(node.value, (int, float))):
-            raise BadInput(wrong)
-    return tree
-
-
-def names_in(cost: float | str) -> set[str]:
-    """The names in a declared number of forwards; raises BadInput where it is not one."""
-    return {node.id for node in ast.walk(_read(cost)) if isinstance(node, ast.Name)}
-
-
-def equivalents(cost: float | str, names: Mapping[str, Any]) -> float:
-    """A declared number of forwards where its names have these values: ("2 * steps", {"steps": 5}) gives 10.0."""
-
-    def value(node: ast.expr) -> float:
-        if isinstance(node, ast.BinOp):
-            return _OPERATORS[type(node.op)](value(node.left), value(node.right))
-        return float(names[node.id] if isinstance(node, ast.Name) else node.value)  # type: ignore[attr-defined]
-
-    return value(_read(cost))
+            try:
+                names_in(cost)
+            except BadInput as error:
+                raise BadInput(f"forwards: {error}; names: 'classes', 'depth', 'nodes' and options") from None
 
 
 @final

@@ -69,9 +69,9 @@ def _count(rule: Rule, work: Callable[[], Any], passes: float) -> float:
     def hook(module: Any, args: Any, output: Any) -> None:
         nonlocal elementwise
         if isinstance(output, Tensor):
-            elementwise += output.numel() * module.part.flops
+            elementwise += module.part.operations(module, args[0], output)
 
-    parts = [m for m in rule.modules() if hasattr(getattr(m, "part", None), "flops")]
+    parts = [m for m in rule.modules() if hasattr(getattr(m, "part", None), "operations")]
     handles = [m.register_forward_hook(hook) for m in parts]
     try:
         counter = FlopCounterMode(display=False)

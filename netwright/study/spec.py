@@ -11,6 +11,7 @@ from typing import Any, final
 from netwright import catalogue
 from netwright.kinds.task import Task
 from netwright.names import printable, unknown
+from netwright.nets import SLOTS
 from netwright.part import BadInput, Misfit, UnknownName
 from netwright.streams import derive
 from netwright.study.canonical import digest
@@ -54,6 +55,9 @@ class ArmSpec:
                 out[slot] = default if slot == "norm" else catalogue.parse(default)
         for slot, (part_id, options) in self.parts.items():
             out.setdefault(slot, (catalogue.get(part_id), dict(options)))
+        own = any(getattr(catalogue.get(part_id).tags, "nonlinear", False) for part_id, _ in self.parts.values())
+        if own and "activation" not in self.parts:  # a part that is its own nonlinearity takes the default one's place
+            out.pop("activation", None)
         return out
 
     def rule_family(self, task: Task) -> str:
@@ -98,8 +102,7 @@ class Request:
 
 def slots_of(task: Task) -> tuple[str, ...]:
     """Slots an arm may fill on this task."""
-    extra = () if task.foreign else ("mlp",)
-    return tuple(dict.fromkeys((*task.slots, *extra)))
+    return tuple(dict.fromkeys((*task.slots, *SLOTS.get(task.host, ()))))
 
 
 def parse_arm(text: str, task: Task) -> ArmSpec:

@@ -1,0 +1,243 @@
+"""What layers of functions on edges share: y_o = sum_i phi_oi(x_i), every phi_oi a sum of the same M basis functions.
+
+The bases are computed once an input, not once an edge, and the sum over inputs and bases is one matrix product of width
+M d_in. They are laid out (B, M, I), so that the pointwise work runs along the inputs.
+
+Shape suffixes: B rows, I inputs, O outputs, M bases, K knots, P points.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from netwright.fused import fuse
+from netwright.kinds.layer import Layer, autocast_dtype
+from netwright.part import BadInput, Option
+
+#: Functions of x itself that an edge can have beside its basis functions.
+BASES: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "identity": lambda x: x}
+#: Options of every layer of this family.
+FUSED = (
+    Option("fused", False, "compile forward and backward, and keep nothing between them but the input and the weights"),
+    Option("products", "", 'dtype of the matrix products, "bfloat16", or "" for the weights\' own'),
+)
+BASE = Option("base", "silu", "function of x with a weight an edge, beside the bases", allowed=("silu", "identity", "none"))
+
+
+def edges(
+    x_BI: Tensor, coef_OMI: Tensor, *rest: Tensor, basis: Callable[..., Tensor], base: str, bias: bool, work: str, out: str,
+    constants: tuple[tuple[str, Any], ...],
+) -> Tensor:  # fmt: skip
+    """sum_im coef_omi B_m(x_i) + sum_i base_oi b(x_i) + bias_o as one product; rest: base_OI, bias_O, what the basis reads.
+
+    work, out: dtypes of the product and of the result.
+    """
+    tensors = list(rest)
+    phi_BMI, weight_OMI = [], [coef_OMI]
+    weights = tensors.pop(0) if base != "none" else None
+    shift_O = tensors.pop(0) if bias else None
+    phi_BMI.append(basis(x_BI, *tensors, **dict(constants)))
+    if weights is not None:
+        phi_BMI.append(BASES[base](x_BI)[:, None])
+        weight_OMI.append(weights[:, None])
+    phi = torch.cat(phi_BMI, 1).flatten(1)
+    weight = torch.cat(weight_OMI, 1).flatten(1)
+    dtype = getattr(torch, work)
+    y = F.linear(phi.to(dtype), weight.to(dtype), None if shift_O is None else shift_O.to(dtype))
+    return y.to(getattr(torch, out))
+
+
+@cache
+def _fused(label: str) -> Callable[..., Tensor]:
+    return fuse(edges, label)
+
+
+class BasisLayer(Layer):
+    """Base of the layers whose edges are sums of basis functions.
+
+    basis(x_BI, *tensors(), **constants) -> (B, M, I): a pure function. coef (O, M, I); base_weight (O, I), where there is
+    a base function; bias (O,), where there is one.
+    """
+
+    basis: ClassVar[Callable[..., Tensor]]
+    base_weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
+    def _setup(self, d_in: int, d_out: int, bases: int, base: str, bias: bool, products: str) -> None:
+        if products not in ("", "bfloat16"):
+            raise BadInput(f"{self.part.id}: products={products!r}; allowed: '', 'bfloat16'")
+        self.coef = nn.Parameter(torch.empty(d_out, bases, d_in))
+        self.register_parameter("base_weight", None if base == "none" else nn.Parameter(torch.empty(d_out, d_in)))
+        self.register_parameter("bias", nn.Parameter(torch.empty(d_out)) if bias else None)
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """Keywords of the basis: plain values that can be hashed."""
+        return {}
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What the basis reads beside x."""
+        return ()
+
+    def weights(self) -> tuple[Tensor, Tensor | None]:
+        """The coefficients (O, M, I) and base weights (O, I) in use."""
+        return self.coef, self.base_weight
+
+    @abstractmethod
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None: ...
+
+    @property
+    def quantities(self) -> dict[str, float]:
+        own = {"bases": self.coef.shape[1], "base": int(self.base_weight is not None), "bias": int(self.bias is not None)}
+        return {**super().quantities, **own}
+
+    def features(self, x_BI: Tensor) -> Tensor:
+        """The values of the basis functions (B, M, I)."""
+        return type(self).basis(x_BI, *self.tensors(), **self.constants)
+
+    def edges(self, x_BI: Tensor) -> Tensor:
+        """phi_oi(x_i) for every edge: (B, O, I). Memory grows with O times I; the layer itself never makes it."""
+        coef_OMI, base_OI = self.weights()
+        phi_BOI = torch.einsum("bmi,omi->boi", self.features(x_BI), coef_OMI)
+        return phi_BOI if base_OI is None else phi_BOI + base_OI * BASES[self.options["base"]](x_BI)[:, None]
+
+    def compute(self, x_BI: Tensor) -> Tensor:
+        coef, base = self.weights()
+        rest = [t for t in (base, self.bias) if t is not None]
+        work = out = autocast_dtype(x_BI) or coef.dtype
+        if work == coef.dtype and self.options["products"]:
+            work = getattr(torch, self.options["products"])
+        run = _fused(self.part.id) if self.options["fused"] else edges
+        return run(
+            x_BI, coef, *rest, *self.tensors(), basis=type(self).basis, base="none" if base is None else self.options["base"],
+            bias=self.bias is not None, work=_name(work), out=_name(out), constants=tuple(sorted(self.constants.items())),
+        )  # fmt: skip
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+# B-splines ------------------------------------------------------------------------------------------------------------
+
+
+def uniform_splines(x_BI: Tensor, lo_I: Tensor, step_I: Tensor, *, order: int, bases: int) -> Tensor:
+    """B_m(x) (B, M, I) on knots that are `step` apart; spline number `order` ends where the grid begins, at lo.
+
+    With a = |u - c_m| the distance from the centre in steps and h = (order + 1) / 2,
+    B_m = sum_{j <= h} (-1)^j C(order + 1, j) relu(h - j - a)^order / order!: no recursion, no division, no comparison.
+    """
+    u_BI = (x_BI - lo_I) / step_I
+    centres_M = torch.arange(bases, dtype=x_BI.dtype, device=x_BI.device) + (1 - order) / 2
+    a_BMI = (u_BI[:, None] - centres_M[:, None]).abs()
+    half, total = (order + 1) / 2, torch.zeros_like(a_BMI)
+    for j in range(math.ceil(half)):
+        piece = torch.relu(half - j - a_BMI)
+        total = total + (-1) ** j * math.comb(order + 1, j) / math.factorial(order) * piece**order
+    return total
+
+
+def splines(x_BI: Tensor, knots_IK: Tensor, *, order: int) -> Tensor:
+    """B_m(x) (B, M, I) on any increasing knots, by the recursion of Cox and de Boor from order 0 up; M = K - order - 1."""
+    x, t = x_BI[:, None], knots_IK.T
+    b = ((x >= t[:-1]) & (x < t[1:])).to(x.dtype)
+    for p in range(1, order + 1):
+        rise, fall = 1 / (t[p:-1] - t[: -p - 1]), 1 / (t[p + 1 :] - t[1:-p])
+        b = (x - t[: -p - 1]) * rise * b[:, :-1] + (t[p + 1 :] - x) * fall * b[:, 1:]
+    return b
+
+
+def uniform_knots(lo_I: Tensor, hi_I: Tensor, grid: int, order: int) -> Tensor:
+    """(I, grid + 2 order + 1): `grid` equal intervals on [lo, hi] and `order` more on each side."""
+    steps = torch.arange(-order, grid + order + 1, dtype=lo_I.dtype, device=lo_I.device)
+    return lo_I[:, None] + (hi_I - lo_I)[:, None] / grid * steps
+
+
+def equally_spaced(knots_IK: Tensor) -> bool:
+    """Whether every input's knots are equally far apart, to the rounding of their dtype."""
+    steps = knots_IK.double().diff(dim=1)
+    slack = 4 * torch.finfo(knots_IK.dtype).eps * knots_IK.double().abs().amax(1)
+    return bool((steps.amax(1) - steps.amin(1) <= slack).all())
+
+
+def adapted_knots(x_BI: Tensor, knots_IK: Tensor, grid: int, order: int, eps: float, margin: float) -> Tensor:
+    """Knots (I, grid + 2 order + 1) where the samples are: eps of equal intervals, 1 - eps of quantiles.
+
+    The range reaches a share `margin` beyond the samples. An input whose samples hardly vary keeps its range, moved no
+    further than to hold them, in equal intervals: quantiles of a constant would be empty intervals. No interval is
+    shorter than a hundredth of the mean one.
+    """
+    x = x_BI.double().sort(0).values
+    old = knots_IK.double()
+    old_lo, old_hi = old[:, order], old[:, -order - 1]
+    least, most = x[0], x[-1]
+    flat = (most - least) < 1e-3 * (old_hi - old_lo)
+    moved = (most - old_hi).clamp(min=0) + (least - old_lo).clamp(max=0)
+    lo = torch.where(flat, old_lo + moved, least - margin * (most - least))
+    hi = torch.where(flat, old_hi + moved, most + margin * (most - least))
+    share = torch.linspace(0, 1, grid + 1, dtype=torch.float64, device=x.device)
+    equal = lo[:, None] + (hi - lo)[:, None] * share
+    quantiles = torch.quantile(x, share, 0).T
+    quantiles[:, 0], quantiles[:, -1] = lo, hi
+    inner = torch.where(flat[:, None], equal, eps * equal + (1 - eps) * quantiles)
+    mean = ((hi - lo) / grid)[:, None]
+    width = inner.diff(dim=1).clamp(min=0.01 * mean)
+    inner = torch.cat((lo[:, None], lo[:, None] + width.cumsum(1) * ((hi - lo) / width.sum(1))[:, None]), 1)
+    steps = mean * torch.arange(1, order + 1, dtype=torch.float64, device=x.device)
+    return torch.cat((inner[:, :1] - steps.flip(0), inner, inner[:, -1:] + steps), 1)
+
+
+def project(coef_OMI: Tensor, old_IK: Tensor, new_IK: Tensor, order: int) -> tuple[Tensor, float]:
+    """Coefficients on the new knots of the splines nearest to the old ones on the new range, and the largest change.
+
+    Nearest in the mean square over the whole range, which Gauss points between all knots compute exactly: no samples,
+    so no rank is lost on samples that leave an interval empty. Where the new knots contain the old, the spline is the same.
+    """
+    old, new, coef = old_IK.double(), new_IK.double(), coef_OMI.double()
+    lo, hi = new[:, order, None], new[:, -order - 1, None]
+    breaks = torch.cat((old, new), 1).clamp(min=lo, max=hi).sort(1).values
+    nodes, weights = gauss(order + 1)
+    mid, half = (breaks[:, 1:] + breaks[:, :-1]) / 2, breaks.diff(dim=1) / 2
+    x_PI = (mid[..., None] + half[..., None] * nodes.to(mid)).flatten(1).T
+    root_PI = (half[..., None] * weights.to(mid)).flatten(1).T.sqrt()
+    wanted = torch.einsum("pmi,omi->pio", splines(x_PI, old, order=order), coef)
+    basis = splines(x_PI, new, order=order).permute(2, 0, 1)  # (I, P, M)
+    system = basis * root_PI.T[..., None]
+    size = system.norm(dim=1, keepdim=True)  # B-splines of equal size are well conditioned on any knots
+    right = (wanted * root_PI[..., None]).transpose(0, 1)
+    found = torch.linalg.lstsq((system / size).cpu(), right.cpu(), driver="gels").solution.to(size) / size.transpose(1, 2)
+    change = (basis @ found - wanted.transpose(0, 1)).abs().max()
+    return found.permute(2, 1, 0).to(coef_OMI), float(change)
+
+
+def gauss(n: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights (n,) of Gauss-Legendre quadrature on [-1, 1], from the eigenvalues of the Jacobi matrix."""
+    k = torch.arange(1, n, dtype=torch.float64)
+    off = k / (4 * k * k - 1).sqrt()
+    nodes, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
+    return nodes, 2 * vectors[0] ** 2
+
+
+# References -----------------------------------------------------------------------------------------------------------
+
+
+def by_loops(layer: Any, x_BI: Tensor, phi: Callable[[float, int], list[float]], coef_OMI: Tensor | None = None) -> Tensor:
+    """The second writing of every layer of this family. phi(value, i): the basis functions of input i, in Python floats."""
+    coef = layer.coef if coef_OMI is None else coef_OMI
+    y = torch.zeros(len(x_BI), layer.sizes["d_out"], dtype=torch.float64)
+    for b, row in enumerate(x_BI.tolist()):
+        for i, value in enumerate(row):
+            bases = phi(value, i)
+            own = {"silu": value / (1 + math.exp(-value)), "identity": value}.get(layer.options.get("base", "none"), 0.0)
+            for o in range(y.shape[1]):
+                edge = sum(float(c) * v for c, v in zip(coef[o, :, i], bases, strict=True))
+                y[b, o] += edge + (0.0 if layer.base_weight is None else float(layer.base_weight[o, i]) * own)
+    return y if layer.bias is None else y + layer.bias
