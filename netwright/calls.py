@@ -14,8 +14,6 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from netwright.part import Part
-
 _NOT_POINTWISE = {"multiheadattention", "softmin", "softmax", "softmax2d", "logsoftmax"}
 #: Activation functions as PyTorch names them, without underscores: "relu", "leakyrelu", "gelu", ...
 FUNCTIONS = frozenset(name.lower() for name in torch.nn.modules.activation.__all__) - _NOT_POINTWISE
@@ -37,7 +35,7 @@ def is_activation(module: nn.Module) -> bool:
     if any(cls.__module__ == "torch.nn.modules.activation" for cls in type(module).__mro__):
         return type(module).__name__.lower() not in _NOT_POINTWISE
     package, _, file = type(module).__module__.rpartition(".")
-    if isinstance(getattr(type(module), "part", None), Part) or f"{package}.{file}".startswith("netwright.activations"):
+    if getattr(getattr(type(module), "part", None), "kind", "") == "activation" or f"{package}.{file}".startswith("netwright.activations"):
         return True
     return file in ("activation", "activations", "activations_me") and next(module.children(), None) is None
 

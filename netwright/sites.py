@@ -19,8 +19,11 @@ from torch.overrides import TorchFunctionMode
 from netwright import catalogue
 from netwright.calls import Unreached, attributes, is_activation, is_function, sources, torchs
 from netwright.kinds.activation import ActivationPart
+from netwright.kinds.layer import GIVES, TAKES, Layer
+from netwright.kinds.norm import Norm
 from netwright.names import near, unknown
 from netwright.part import BadInput, UnknownName
+from netwright.sized import SizedPart
 from netwright.untouched import call, plain_modules, quiet, unrunnable, untouched, unwrap
 
 _POOLS = ("_MaxPoolNd", "_AvgPoolNd", "_AdaptiveMaxPoolNd", "_AdaptiveAvgPoolNd")
@@ -78,6 +81,13 @@ def _layer(module: nn.Module | None) -> _Layer | None:
     if type(module) in (nn.LayerNorm, nn.RMSNorm) and len(shape) == 1:
         size = shape[0]
         return _Layer(size, size, -1, f"{type(module).__name__}.normalized_shape")
+    if isinstance(module, Layer):
+        takes, gives = (module.sizes.get(name) for name in (TAKES[module.part.tags.shape], GIVES[module.part.tags.shape]))
+        dim = -1 if module.part.tags.shape in ("linear", "sequence") else 1
+        return _Layer(takes, gives or 0, dim, f"{type(module).__name__}.{GIVES[module.part.tags.shape]}")
+    if isinstance(module, Norm):
+        size = module.sizes["channels"]
+        return _Layer(size, size, module.sizes["channel_dim"], f"{type(module).__name__}.channels")
     if isinstance(module, nn.Embedding):
         return _Layer(None, module.embedding_dim, -1, "Embedding.embedding_dim")
     return None
@@ -271,6 +281,8 @@ class Place:
     width: Width = Width()
     new: nn.Module = field(default_factory=nn.Identity)
     notes: list[str] = field(default_factory=list)
+    arguments: dict[str, Any] = field(default_factory=dict)  # sizes of a layer or norm that goes here
+    resized: bool = False  # its widths are not those of the old module
     shape: tuple[int, ...] | None = None  # of the first input in the example run
     variance_ratio: float | None = None
     fit_error: float | None = None
@@ -310,13 +322,23 @@ def places_of(model: nn.Module, what: Any, also: Collection[int] = (), lenient: 
     return list(places.values())
 
 
+def swappable() -> list[Any]:
+    """Parts that stand as modules in a model, activations first: a short name that two kinds have means the activation."""
+    return [part for kind in ("activation", "layer", "norm") for part in catalogue.parts(kind)]
+
+
+def module_type(part: Any) -> type[nn.Module]:
+    """The class of a part's modules."""
+    return part.module_type() if isinstance(part, ActivationPart) else part.cls
+
+
 def _none(path: str, module: nn.Module) -> bool:
     return False
 
 
 def _matcher(model: nn.Module, what: Any) -> Callable[[str, nn.Module], bool]:
-    if isinstance(what, ActivationPart):
-        what = what.module_type()
+    if isinstance(what, (ActivationPart, SizedPart)):
+        what = module_type(what)
     if isinstance(what, tuple) and what:
         each = [_matcher(model, item) for item in what]
         return lambda path, module: any(match(path, module) for match in each)
@@ -337,15 +359,14 @@ def _named_matcher(model: nn.Module, what: str) -> Callable[[str, nn.Module], bo
     paths = [path for path, _ in model.named_modules(remove_duplicate=False) if path]
     is_path = any(fnmatchcase(path, what) for path in paths)
     if is_path or any(c in what for c in "*?["):
-        if any(what == part.name for part in catalogue.parts("activation")):
-            raise BadInput(f"{what!r} is a path of this model and a part; write 'activation/{what}' for the part")
+        if known := [part.id for part in swappable() if what == part.name]:
+            raise BadInput(f"{what!r} is a path of this model and a part; write {known[0]!r} for the part")
         return lambda path, module: path != "" and fnmatchcase(path, what)
-    try:
-        part: Any = catalogue.get(what, "activation")
-    except UnknownName:
-        ids = [p.id for p in catalogue.parts("activation")]
-        raise unknown("module path or activation", what, [*paths, *ids]) from None
-    return lambda path, module: isinstance(module, part.module_type())
+    part = next((p for p in swappable() if what in (p.id, p.name)), None)
+    if part is None:
+        raise unknown("module path or part", what, [*paths, *(p.id for p in swappable())])
+    cls = module_type(part)
+    return lambda path, module: isinstance(module, cls)
 
 
 def _spelt(cls: type) -> str:

@@ -1,4 +1,4 @@
-"""Puts a part into a net that already exists, in place, and says what it could not reach."""
+"""Puts a part (an activation, a layer, a norm) into a net that already exists, in place, and says what it could not reach."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from netwright.streams import derive, initialise
 from netwright.swapping import gates
 from netwright.swapping.fitting import Fits
 from netwright.swapping.functional import Converted, convert
+from netwright.swapping.matching import MATCHES, match_places
 from netwright.swapping.measure import at_places, drift
 from netwright.swapping.report import Back, Changes, Report, Site, along, surroundings
+from netwright.swapping.sizes import size
 from netwright.swapping.target import Target, target_of
 from netwright.untouched import call, quiet
 
@@ -41,6 +43,7 @@ def swap(
     example: Any = None,
     functional: bool = False,
     init_from: str | None = None,
+    match: str | None = None,
     seed: int = 0,
     **options: Any,
 ) -> Report:
@@ -59,8 +62,12 @@ def swap(
         nothing by itself; the report says which calls were left, and why.
     init_from: "old" to start the new modules' parameters where they come nearest to the function they replace. The
         distance (see netwright.swapping.fitting) is in the report; above 0.05 the swap is refused.
+    match: "params" or "flops": where layers take the place of linear maps, solve the widths between them (an MLP's hidden
+        width, say) so that the new layers cost what the old ones did, within 2 % where whole widths allow. The report
+        says what became of every width.
     seed: new modules draw their parameters from it and their path; the global generators stay untouched.
-    options: of the part or factory; channels= and channel_dim= override what is known of every place.
+    options: of the part or factory; channels= and channel_dim=, and the sizes of a layer, override what is known of every
+        place.
 
     The new modules take the dtype and device of the layers around them and the training mode of the old ones. A module
     shared by several places is replaced by one shared module; a part that is one module for a whole net goes to all
@@ -75,6 +82,8 @@ def swap(
         raise BadInput(f"{type(model).__name__} is compiled or scripted; swap in the original model and compile that")
     if init_from not in (None, "old"):
         raise BadInput(f"init_from={init_from!r}; allowed: None, 'old'")
+    if match not in (None, *MATCHES):
+        raise BadInput(f"match={match!r}; allowed: None, {', '.join(map(repr, MATCHES))}")
     target = target_of(to, options)
     changes = Changes()
     try:
@@ -87,7 +96,7 @@ def swap(
         found.unreached = converted.left(found.unreached)
         if not places:
             raise nothing(model, what, found)
-        _prepare(model, places, target, found, seed, init_from)
+        _prepare(model, places, target, found, seed, init_from, match)
         if example is not None:
             at_places(model, places, example)
         _put(model, places, changes)
@@ -98,12 +107,16 @@ def swap(
     return replace(_report(model, places, found, changes), drift=moved)
 
 
-def _prepare(model: nn.Module, places: Sequence[Place], target: Target, found: Look, seed: int, init_from: str | None) -> None:
+def _prepare(
+    model: nn.Module, places: Sequence[Place], target: Target, found: Look, seed: int, init_from: str | None, match: str | None
+) -> None:
     """The new modules for all places; raises Misfit with what is wrong at any of them."""
     refusals: list[str] = []
     for place in places:
         refusals += _refusals(model, place, target, found)
     if not refusals:
+        if match:
+            match_places(places, target, match)
         fits = Fits(target)
         for place in places:
             place.new = places[0].new if target.shared and place is not places[0] else _build(model, place, target, seed)
@@ -147,6 +160,8 @@ def _refusals(model: nn.Module, place: Place, target: Target, found: Look) -> li
     old, path, out = place.old, place.paths[0], []
     place.width = _width(place, target, found)
     sizes = ", ".join(map(str, place.width.sizes))
+    if target.sized is not None and (why := size(target.sized, place)):
+        out.append(why)
     if "channels" in target.needs and len(place.width.sizes) > 1:
         out.append(f"{path} sees {sizes} channels ({place.width.how}), and {target.label} needs one number")
     elif missing := [name for name in sorted(target.needs) if getattr(place.width, name) is None]:
@@ -161,7 +176,8 @@ def _refusals(model: nn.Module, place: Place, target: Target, found: Look) -> li
         if _compiled(module) or isinstance(module, torch.jit.ScriptModule):
             kind = type(module).__name__
             out.append(f"{path} is inside a {kind}, which is compiled or scripted; swap in the original model")
-    if why := gates.misfit(place, target, gate := gates.product(place)):
+    gate = "" if target.sized else gates.product(place)
+    if not target.sized and (why := gates.misfit(place, target, gate)):
         out.append(why)
     elif gate:
         place.notes.append(f"a gate: {gate}")
@@ -189,7 +205,7 @@ def _build(model: nn.Module, place: Place, target: Target, seed: int) -> nn.Modu
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "init", path))
         try:
-            new = target.make(**target.arguments(place.width))
+            new = target.make(**target.arguments(place))
         except NetwrightError as error:
             raise type(error)(f"nothing was changed: {path}: {error}") from error
         except Exception as error:  # the user's own factory may raise anything
@@ -197,7 +213,7 @@ def _build(model: nn.Module, place: Place, target: Target, seed: int) -> nn.Modu
             raise BadInput(f"nothing was changed: {target.label} failed at {path}: {why}") from error
     if not isinstance(new, nn.Module):
         raise BadInput(f"nothing was changed: {target.label} returned {type(new).__name__}; expected a new nn.Module")
-    if target.part is not None:
+    if target.part is not None or target.sized is not None:
         initialise(new, seed, path)
     if (home := surroundings(model, path, place.old)) is not None:
         new.to(dtype=home[0], device=home[1])
@@ -237,7 +253,7 @@ def _report(model: nn.Module, places: Sequence[Place], found: Look, changes: Cha
     sites, before, after, names = [], [], [], []
     first: dict[int, str] = {}  # the path at which a new module was put first
     for place in places:
-        size = sum(p.numel() for p in place.new.parameters())
+        made, was = (sum(p.numel() for p in m.parameters()) for m in (place.new, place.old))
         for i, path in enumerate(place.paths):
             before += [f"{path}.{key}" for key in place.old.state_dict()]
             after += [f"{path}.{key}" for key in place.new.state_dict()]
@@ -248,8 +264,8 @@ def _report(model: nn.Module, places: Sequence[Place], found: Look, changes: Cha
             known = place.width
             new = _spell(place.new) if place.fit_error is None else f"{type(place.new).__name__} (fitted)"
             sites.append(Site(path, _spell(place.old), new, known.channels, known.channel_dim, known.how,
-                              size if owner == path else 0, tuple(notes), place.shape, place.variance_ratio,
-                              place.fit_error))  # fmt: skip
+                              made if owner == path else 0, tuple(notes), place.shape, place.variance_ratio,
+                              place.fit_error, was if owner == path else 0))  # fmt: skip
     gained = tuple(key for key in after if key not in set(before))
     lost = tuple(key for key in before if key not in set(after))
     backs = tuple(Back(p.paths[0], p.old, p.new, surroundings(model, p.paths[0], p.new)) for p in places)

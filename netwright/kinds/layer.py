@@ -39,12 +39,13 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 #: Shape class -> the slot of a host that it fills.
 SLOTS = {"linear": "layer", "sequence": "", "conv": "conv", "channelwise": "channelwise"}
-#: Shape class -> the sizes the checks use, and which of them is the size of the dimension of channels.
+#: Shape class -> the sizes the checks use; and the sizes that are the channels before and after.
 TOYS: dict[str, dict[str, Any]] = {
     "linear": {"d_in": 6, "d_out": 4}, "sequence": {"d_in": 6, "d_out": 4}, "channelwise": {"channels": 8},
     "conv": {"c_in": 4, "c_out": 6, "kernel_size": 3},
 }  # fmt: skip
 TAKES = {"conv": "c_in", "channelwise": "channels", "linear": "d_in", "sequence": "d_in"}
+GIVES = {"conv": "c_out", "channelwise": "channels", "linear": "d_out", "sequence": "d_out"}
 
 
 @final

@@ -25,6 +25,8 @@ MATCHES = ("none", "params", "flops", "time")
 ENGINES = ("auto", "loop", "stack", "stack-compiled")
 EXECUTORS = ("auto", "serial", "processes", "ray")
 DEFAULT_ARM = "default"
+#: What an arm may put into the one slot of a task of the user's own.
+SWAPPED = ("activation", "layer", "head", "conv", "channelwise", "norm")
 
 
 @final
@@ -102,7 +104,8 @@ class Request:
 
 def slots_of(task: Task) -> tuple[str, ...]:
     """Slots an arm may fill on this task."""
-    return tuple(dict.fromkeys((*task.slots, *SLOTS.get(task.host, ()))))
+    own = SWAPPED if task.foreign and task.swap_slot is not None else SLOTS.get(task.host, ())
+    return tuple(dict.fromkeys((*task.slots, *own)))
 
 
 def parse_arm(text: str, task: Task) -> ArmSpec:
@@ -130,6 +133,8 @@ def parse_arm(text: str, task: Task) -> ArmSpec:
         parts[slot] = (part.id, part.resolve(options) and options)
         if slot == "rule":
             _check_rule(part, task)
+    if task.foreign and len(swapped := [part_id for slot, (part_id, _) in parts.items() if slot != "rule"]) > 1:
+        raise Misfit(f"{text!r}: a task of your own has one slot, and an arm puts one part into it; given {', '.join(swapped)}")
     return ArmSpec(text, parts)
 
 

@@ -142,8 +142,7 @@ def _foreign(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(stream, "init"))
         model: nn.Module = task.net()
-    if "activation" in filled:
-        part, options = filled["activation"]
+    for part, options in filled.values():
         before = {id(p) for p in model.parameters()}
         x = task.data(seed).x[:2]
         swap(model, task.swap_slot, part, example=x, **options)

@@ -100,6 +100,8 @@ def at_places(net: nn.Module, places: Sequence[Place], example: Any) -> None:
         x = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)), None)
         if place.shape is None and x is not None:
             place.shape = tuple(x.shape)
+        if place.resized:  # the new module takes other widths
+            return
         try:
             with torch.random.fork_rng(devices=[]):
                 new = place.new(*args, **kwargs)
@@ -121,4 +123,4 @@ def at_places(net: nn.Module, places: Sequence[Place], example: Any) -> None:
         call(net, example)
     for place in places:
         old, changed = (kept.variance() for kept in moments[id(place.old)])
-        place.variance_ratio = changed / old if old > 0 else None
+        place.variance_ratio = changed / old if old > 0 and not place.resized else None

@@ -87,6 +87,7 @@ class Site:
     shape: tuple[int, ...] | None = None  # of the first input the example brought there
     variance_ratio: float | None = None  # variance of the new outputs / of the old, for the inputs of the example
     fit_error: float | None = None  # with init_from="old": see netwright.swapping.fitting
+    replaced: int = 0  # parameters of the old module
 
 
 @final
@@ -110,6 +111,11 @@ class Report:
     def added_parameters(self) -> int:
         """Elements of all parameters of the new modules."""
         return sum(site.parameters for site in self.sites)
+
+    @property
+    def replaced_parameters(self) -> int:
+        """Elements of all parameters of the old modules."""
+        return sum(site.replaced for site in self.sites)
 
     def parameters(self, model: nn.Module) -> list[nn.Parameter]:
         """The new modules' parameters, for an optimizer made before the swap (optimizer.add_param_group).
@@ -152,12 +158,15 @@ class Report:
         whole = {
             "sites": sites, "unreached": [asdict(u) for u in self.unreached], "gained": self.gained, "lost": self.lost,
             "parameter_names": self.parameter_names, "added_parameters": self.added_parameters,
+            "replaced_parameters": self.replaced_parameters,
             "drift": self.drift if self.drift is not None and math.isfinite(self.drift) else None,
         }  # fmt: skip
         return json.dumps(whole, indent=1, allow_nan=False)
 
     def __str__(self) -> str:
-        lines = [f"{len(self.sites)} places changed, {self.added_parameters} parameters added"]
+        gone = self.replaced_parameters
+        count = f"{self.added_parameters} parameters where {gone} were" if gone else f"{self.added_parameters} parameters added"
+        lines = [f"{len(self.sites)} places changed, {count}"]
         if self.drift is not None:
             lines.append(
                 f"output on the example changed by {self.drift:.3g} (RMS of the change / RMS of the old output, in evaluation)"

@@ -12,8 +12,9 @@ from torch import nn
 from netwright import catalogue
 from netwright.kinds.activation import ActivationPart
 from netwright.names import unknown
-from netwright.part import BadInput, Misfit, UnknownName
-from netwright.sites import Width
+from netwright.part import BadInput, Misfit
+from netwright.sites import Place, swappable
+from netwright.sized import SizedPart
 
 
 @final
@@ -27,6 +28,7 @@ class Target:
     takes: frozenset[str]
     needs: frozenset[str]
     part: ActivationPart | None = None
+    sized: SizedPart | None = None  # a layer or a norm
 
     @property
     def shared(self) -> bool:
@@ -36,8 +38,11 @@ class Target:
     def gated(self) -> bool:
         return self.part is not None and self.part.tags.shape == "gated"
 
-    def arguments(self, width: Width) -> dict[str, Any]:
-        known = {"channels": width.channels, "channel_dim": width.channel_dim}
+    def arguments(self, place: Place) -> dict[str, Any]:
+        """What the new module for a place is made of; options given win over what is read off the place."""
+        if self.sized is not None:
+            return place.arguments | self.options
+        known = {"channels": place.width.channels, "channel_dim": place.width.channel_dim}
         return {name: known[name] for name in sorted(self.takes) if known[name] is not None} | self.options
 
 
@@ -46,12 +51,12 @@ def target_of(to: Any, options: dict[str, Any]) -> Target:
     if isinstance(to, str):
         named, given = _named(to)
         return _of_part(named, given | options)
-    if isinstance(to, ActivationPart):
+    if isinstance(to, (ActivationPart, SizedPart)):
         return _of_part(to, options)
     if isinstance(to, nn.Module) or not callable(to):
         what = f"the module {type(to).__name__}(...)" if isinstance(to, nn.Module) else repr(to)
         raise BadInput(f"to is {what}; expected a part, an nn.Module class, or a function that returns a new module")
-    if isinstance(to, type) and isinstance(part := getattr(to, "part", None), ActivationPart):
+    if isinstance(to, type) and isinstance(part := getattr(to, "part", None), (ActivationPart, SizedPart)):
         return _of_part(part, options)
     if isinstance(to, type) and to.__module__.startswith("netwright."):  # a class written by hand
         for known in catalogue.parts("activation"):
@@ -60,21 +65,24 @@ def target_of(to: Any, options: dict[str, Any]) -> Target:
     return _of_factory(to, options)
 
 
-def _named(spec: str) -> tuple[ActivationPart, dict[str, Any]]:
-    try:
-        part, given = catalogue.parse(spec, "activation")
-    except UnknownName:
-        name = spec.partition(":")[0].strip()
+def _named(spec: str) -> tuple[ActivationPart | SizedPart, dict[str, Any]]:
+    head, _, tail = spec.partition(":")
+    name, known = head.strip(), swappable()
+    part = next((p for p in known if name in (p.id, p.name)), None)
+    if part is None:
         for other in catalogue.parts():
             if name in (other.id, other.name):
-                raise Misfit(f"{other.id} is a {other.kind}; swap takes activations and nn.Module classes") from None
-        raise
-    if not isinstance(part, ActivationPart):
-        raise Misfit(f"{part.id} does not declare itself with activation(...)")
-    return part, given
+                raise Misfit(f"{other.id} is a {other.kind}; swap takes activations, layers, norms and nn.Module classes")
+        raise unknown("activation, layer or norm", name, [p.id for p in known])
+    if not isinstance(part, (ActivationPart, SizedPart)):
+        raise Misfit(f"{part.id} does not declare itself with {part.kind}(...)")
+    return part, catalogue.parse_options(tail, spec)
 
 
-def _of_part(part: ActivationPart, options: dict[str, Any]) -> Target:
+def _of_part(part: ActivationPart | SizedPart, options: dict[str, Any]) -> Target:
+    if isinstance(part, SizedPart):
+        part.resolve({name: value for name, value in options.items() if name not in part.size_names})
+        return Target(part.id, part.build, options, frozenset(), frozenset(), sized=part)
     if part.ratio != 1 and part.tags.shape != "gated":
         raise Misfit(f"{part.id} gives {part.ratio:g} times the channels it takes; the layer after it would not fit")
     fixed = ("channels", "channel_dim", "fused")

@@ -258,3 +258,36 @@ def test_a_trained_net_goes_on_training_with_its_new_parameters() -> None:
     model(torch.randn(16, 4)).square().mean().backward()
     optimizer.step()
     assert not torch.equal(model[1].weight, before)
+
+
+def test_kan_in_the_mlps_of_a_timm_vit_at_equal_parameters() -> None:
+    timm = optional("timm")
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=10, depth=2, img_size=32)
+    x, was = torch.randn(2, 3, 32, 32), sum(p.numel() for p in model.parameters())
+    report = swap(model, "blocks.*.mlp.fc?", "kan", match="params", example=x)
+    swap(model, "blocks.*.mlp.act", nn.Identity)
+    assert [type(m).__name__ for m in (model.blocks[0].mlp.fc1, model.blocks[1].mlp.fc2)] == ["KAN", "KAN"]
+    assert model.blocks[0].mlp.fc1.sizes["d_out"] == model.blocks[0].mlp.fc2.sizes["d_in"] == 86
+    assert abs(sum(p.numel() for p in model.parameters()) / was - 1) < 0.01
+    assert "widths 768 -> 86" in str(report)
+    model(x).square().sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_kan_in_a_plain_mlp_trains_and_comes_back() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 32), nn.GELU(), nn.Linear(32, 1))
+    x = 2 * torch.rand(256, 2) - 1
+    y = torch.exp(torch.sin(torch.pi * x[:, :1]) + x[:, 1:] ** 2)
+    report = swap(model, nn.Linear, "kan", match="params")
+    swap(model, nn.GELU, nn.Identity)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    before = float((model(x) - y).square().mean().detach())
+    for _ in range(100):
+        optimizer.zero_grad()
+        (model(x) - y).square().mean().backward()
+        optimizer.step()
+    assert float((model(x) - y).square().mean().detach()) < before / 10
+    report.restore(model)
+    assert [type(m).__name__ for m in model] == ["Linear", "Identity", "Linear"]
