@@ -218,8 +218,8 @@ class Tags:
 class TaskPart(Part):
     """A task of the house. `build(size=, **options)` makes it ready to run.
 
-    versions: version -> size -> data hash, the newest last. Data that come from code or a package are checked against
-    it; whoever changes them raises the version.
+    versions: version -> size -> data hash, the newest last; also "option=value" -> hash, where an option makes other data.
+    Data that come from code or a package are checked against it; whoever changes them raises the version.
     """
 
     make: Callable[..., Task] | None = None
