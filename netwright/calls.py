@@ -35,7 +35,8 @@ def is_activation(module: nn.Module) -> bool:
     if any(cls.__module__ == "torch.nn.modules.activation" for cls in type(module).__mro__):
         return type(module).__name__.lower() not in _NOT_POINTWISE
     package, _, file = type(module).__module__.rpartition(".")
-    if getattr(getattr(type(module), "part", None), "kind", "") == "activation" or f"{package}.{file}".startswith("netwright.activations"):
+    kind = getattr(getattr(type(module), "part", None), "kind", "")
+    if kind == "activation" or f"{package}.{file}".startswith("netwright.activations"):
         return True
     return file in ("activation", "activations", "activations_me") and next(module.children(), None) is None
 

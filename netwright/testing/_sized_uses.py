@@ -43,6 +43,7 @@ def copies(part: SizedPart) -> None:
                 other = nn.Sequential(case.build(seed=1))
                 checkpoint.load(other, path)
             near("netwright.checkpoint", other(x), y, 0.0, label)
+            expect(all(p.is_contiguous() for p in built.parameters()), "a parameter isn't contiguous", given=label)
             if change is not None:
                 built.zero_grad()
                 built(x).square().sum().backward()

@@ -215,7 +215,7 @@ def project(coef_OMI: Tensor, old_IK: Tensor, new_IK: Tensor, order: int) -> tup
     right = (wanted * root_PI[..., None]).transpose(0, 1)
     found = torch.linalg.lstsq((system / size).cpu(), right.cpu(), driver="gels").solution.to(size) / size.transpose(1, 2)
     change = (basis @ found - wanted.transpose(0, 1)).abs().max()
-    return found.permute(2, 1, 0).to(coef_OMI), float(change)
+    return found.permute(2, 1, 0).contiguous().to(coef_OMI), float(change)
 
 
 def gauss(n: int) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,7 @@ class KAN(BasisLayer):
     """
 
     basis: ClassVar[Any] = staticmethod(basis)
-    resizable = frozenset({"coef", "knots"})
+    resizable = frozenset({"coef", "base_weight", "scale", "knots", "mask"})
     scale: nn.Parameter | None
     knots: Tensor  # (I, grid + 2 order + 1)
     mask: Tensor  # (O, I): edges that are kept
@@ -96,6 +96,7 @@ class KAN(BasisLayer):
         return coef * self.mask[:, None], None if self.base_weight is None else self.base_weight * self.mask
 
     def adopt(self) -> None:
+        self.sizes = {"d_in": self.coef.shape[2], "d_out": self.coef.shape[0]}
         self.uniform = equally_spaced(self.knots)
         self.pruned = not bool(self.mask.all())
 
@@ -145,6 +146,15 @@ class KAN(BasisLayer):
             raise BadInput(f"{self.part.id}: mask of shape {given} in {mask_OI.dtype}; expected {wanted} in torch.bool")
         self.mask &= mask_OI.to(self.mask.device)
         self.pruned = not bool(self.mask.all())
+
+    @torch.no_grad()
+    def narrow(self, inputs: Tensor, outputs: Tensor) -> None:
+        """Keep these inputs and outputs alone (numbers, in order): a smaller layer with the same functions on its edges."""
+        for name, value in (("coef", self.coef), ("base_weight", self.base_weight), ("scale", self.scale)):
+            if value is not None:
+                setattr(self, name, nn.Parameter(value[outputs][..., inputs].clone(), value.requires_grad))
+        self.knots, self.mask = self.knots[inputs].clone(), self.mask[outputs][:, inputs].clone()
+        self.adopt()
 
 
 def reference(layer: Any, x_BI: Tensor) -> Tensor:
@@ -248,6 +258,7 @@ PART = layer(
         Change("update_grid", lambda kan, x: kan.update_grid(x)),
         Change("refine", lambda kan, x: kan.refine(2 * kan.grid)),
         Change("keep", lambda kan, x: kan.keep(torch.arange(kan.mask.numel()).view(kan.mask.shape) % 3 > 0)),
+        Change("narrow", lambda kan, x: kan.narrow(torch.arange(kan.sizes["d_in"]), torch.tensor([2, 0]))),
     ),
     parameters="d_in * d_out * (grid + order + base + scale)",
     products="2 * d_in * d_out * (grid + order + base)",
