@@ -139,7 +139,7 @@ def curves(layer: Any, x: Tensor | None = None, points: int = 101) -> tuple[Tens
     if x is not None:
         lo, hi = x.amin(0), x.amax(0)
     elif isinstance(knots := getattr(layer, "knots", None), Tensor):
-        lo, hi = knots[:, layer.order], knots[:, -layer.order - 1]
+        lo, hi = knots[layer.order], knots[-layer.order - 1]
     else:
         lo, hi = like.new_full((layer.sizes["d_in"],), -1.0), like.new_full((layer.sizes["d_in"],), 1.0)
     share = torch.linspace(0, 1, points, dtype=like.dtype, device=like.device)

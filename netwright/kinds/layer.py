@@ -157,12 +157,13 @@ class LayerPart(SizedPart):
         return (self.space[0], width) if self.tags.shape == "sequence" else (width,)
 
     def extents(self, built: Any, x: Tensor, y: Tensor) -> dict[str, int]:
-        """length, of a sequence; places_in and places_out: positions in space before and after."""
+        """rows of the call, for what is done once a call; length, of a sequence; places_in and places_out, positions in space."""
+        rows = {"rows": max(1, self.rows(built, x))}
         if self.tags.shape == "linear":
-            return {}
+            return rows
         if self.tags.shape == "sequence":
-            return {"length": x.shape[-2]}
-        return {"places_in": math.prod(x.shape[-built.dims :]), "places_out": math.prod(y.shape[-built.dims :])}
+            return {**rows, "length": x.shape[-2]}
+        return {**rows, "places_in": math.prod(x.shape[-built.dims :]), "places_out": math.prod(y.shape[-built.dims :])}
 
 
 def layer(

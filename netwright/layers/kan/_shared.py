@@ -141,13 +141,18 @@ def uniform_splines(x_BI: Tensor, lo_I: Tensor, step_I: Tensor, *, order: int, b
     half, total = (order + 1) / 2, torch.zeros_like(a_BMI)
     for j in range(math.ceil(half)):
         piece = torch.relu(half - j - a_BMI)
-        total = total + (-1) ** j * math.comb(order + 1, j) / math.factorial(order) * piece**order
+        total = total + (-1) ** j * math.comb(order + 1, j) / math.factorial(order) * power(piece, order)
     return total
 
 
-def splines(x_BI: Tensor, knots_IK: Tensor, *, order: int) -> Tensor:
-    """B_m(x) (B, M, I) on any increasing knots, by the recursion of Cox and de Boor from order 0 up; M = K - order - 1."""
-    x, t = x_BI[:, None], knots_IK.T
+def power(x: Tensor, n: int) -> Tensor:
+    """x^n by products, which a compiler vectorises."""
+    return x if n == 1 else x * power(x, n - 1)
+
+
+def splines(x_BI: Tensor, knots_KI: Tensor, *, order: int) -> Tensor:
+    """B_m(x) (B, M, I) on any increasing knots (K, I), by the recursion of Cox and de Boor from order 0 up; M = K - order - 1."""
+    x, t = x_BI[:, None], knots_KI
     b = ((x >= t[:-1]) & (x < t[1:])).to(x.dtype)
     for p in range(1, order + 1):
         rise, fall = 1 / (t[p:-1] - t[: -p - 1]), 1 / (t[p + 1 :] - t[1:-p])
@@ -208,8 +213,8 @@ def project(coef_OMI: Tensor, old_IK: Tensor, new_IK: Tensor, order: int) -> tup
     mid, half = (breaks[:, 1:] + breaks[:, :-1]) / 2, breaks.diff(dim=1) / 2
     x_PI = (mid[..., None] + half[..., None] * nodes.to(mid)).flatten(1).T
     root_PI = (half[..., None] * weights.to(mid)).flatten(1).T.sqrt()
-    wanted = torch.einsum("pmi,omi->pio", splines(x_PI, old, order=order), coef)
-    basis = splines(x_PI, new, order=order).permute(2, 0, 1)  # (I, P, M)
+    wanted = torch.einsum("pmi,omi->pio", splines(x_PI, old.T, order=order), coef)
+    basis = splines(x_PI, new.T, order=order).permute(2, 0, 1)  # (I, P, M)
     system = basis * root_PI.T[..., None]
     size = system.norm(dim=1, keepdim=True)  # B-splines of equal size are well conditioned on any knots
     right = (wanted * root_PI[..., None]).transpose(0, 1)

@@ -43,7 +43,7 @@ class KAN(BasisLayer):
     basis: ClassVar[Any] = staticmethod(basis)
     resizable = frozenset({"coef", "base_weight", "scale", "knots", "mask"})
     scale: nn.Parameter | None
-    knots: Tensor  # (I, grid + 2 order + 1)
+    knots: Tensor  # (grid + 2 order + 1, I): contiguous along the inputs, which is what pointwise work runs along
     mask: Tensor  # (O, I): edges that are kept
 
     def __init__(
@@ -56,7 +56,7 @@ class KAN(BasisLayer):
         self._setup(d_in, d_out, grid + order, base, bias=False, products=products)
         self.order, self.noise, self.low, self.high = order, noise, low, high
         self.register_parameter("scale", nn.Parameter(torch.empty(d_out, d_in)) if scale else None)
-        self.register_buffer("knots", torch.empty(d_in, grid + 2 * order + 1))
+        self.register_buffer("knots", torch.empty(grid + 2 * order + 1, d_in))
         self.register_buffer("mask", torch.empty(d_out, d_in, dtype=torch.bool))
         self.uniform, self.pruned = True, False
 
@@ -70,7 +70,7 @@ class KAN(BasisLayer):
         if self.scale is not None:
             self.scale.fill_(1.0)
         lo, hi = (torch.full((d_in,), v, dtype=torch.float64, device=self.coef.device) for v in (self.low, self.high))
-        self.knots.copy_(uniform_knots(lo, hi, self.grid, self.order))
+        self.knots.copy_(uniform_knots(lo, hi, self.grid, self.order).T)
         self.mask.fill_(True)
         self.uniform, self.pruned = True, False
 
@@ -80,14 +80,18 @@ class KAN(BasisLayer):
         return self.coef.shape[1] - self.order
 
     @property
+    def quantities(self) -> dict[str, float]:
+        return {**super().quantities, "grid": self.grid, "terms": (self.order + 2) // 2}
+
+    @property
     def constants(self) -> dict[str, Any]:
         return {"order": self.order, "bases": self.coef.shape[1], "uniform": self.uniform}
 
     def tensors(self) -> tuple[Tensor, ...]:
         if not self.uniform:
             return (self.knots,)
-        lo = self.knots[:, self.order]
-        return lo, (self.knots[:, -self.order - 1] - lo) / self.grid
+        lo = self.knots[self.order]
+        return lo, (self.knots[-self.order - 1] - lo) / self.grid
 
     def weights(self) -> tuple[Tensor, Tensor | None]:
         coef = self.coef if self.scale is None else self.coef * self.scale[:, None]
@@ -97,7 +101,7 @@ class KAN(BasisLayer):
 
     def adopt(self) -> None:
         self.sizes = {"d_in": self.coef.shape[2], "d_out": self.coef.shape[0]}
-        self.uniform = equally_spaced(self.knots)
+        self.uniform = equally_spaced(self.knots.T)
         self.pruned = not bool(self.mask.all())
 
     @torch.no_grad()
@@ -113,7 +117,7 @@ class KAN(BasisLayer):
             raise BadInput(f"{self.part.id}: update_grid needs at least two rows of finite inputs; given shape {tuple(x.shape)}")
         if not 0 <= eps <= 1:
             raise BadInput(f"{self.part.id}: eps={eps!r}; allowed: from 0 (quantiles) to 1 (equal intervals)")
-        return self._regrid(adapted_knots(rows, self.knots, self._intervals(grid), self.order, eps, margin))
+        return self._regrid(adapted_knots(rows, self.knots.T, self._intervals(grid), self.order, eps, margin))
 
     @torch.no_grad()
     def refine(self, grid: int) -> float:
@@ -121,7 +125,7 @@ class KAN(BasisLayer):
 
         Returns the largest change of an edge function, which is 0 but for rounding where the new knots contain the old.
         """
-        lo, hi = self.knots[:, self.order].double(), self.knots[:, -self.order - 1].double()
+        lo, hi = self.knots[self.order].double(), self.knots[-self.order - 1].double()
         return self._regrid(uniform_knots(lo, hi, self._intervals(grid), self.order))
 
     def _intervals(self, grid: int | None) -> int:
@@ -132,10 +136,10 @@ class KAN(BasisLayer):
         return grid
 
     def _regrid(self, knots_IK: Tensor) -> float:
-        coef, change = project(self.coef, self.knots, knots_IK, self.order)  # a scale multiplies both sides alike
+        coef, change = project(self.coef, self.knots.T, knots_IK, self.order)  # a scale multiplies both sides alike
         self.coef = nn.Parameter(coef, self.coef.requires_grad)
-        self.knots = knots_IK.to(self.knots)
-        self.uniform = equally_spaced(self.knots)
+        self.knots = knots_IK.T.contiguous().to(self.knots)
+        self.uniform = equally_spaced(self.knots.T)
         return change
 
     @torch.no_grad()
@@ -153,7 +157,7 @@ class KAN(BasisLayer):
         for name, value in (("coef", self.coef), ("base_weight", self.base_weight), ("scale", self.scale)):
             if value is not None:
                 setattr(self, name, nn.Parameter(value[outputs][..., inputs].clone(), value.requires_grad))
-        self.knots, self.mask = self.knots[inputs].clone(), self.mask[outputs][:, inputs].clone()
+        self.knots, self.mask = self.knots[:, inputs].clone(), self.mask[outputs][:, inputs].clone()
         self.adopt()
 
 
@@ -168,7 +172,7 @@ def reference(layer: Any, x_BI: Tensor) -> Tensor:
         return left + (t[m + p + 1] - x) / (t[m + p + 1] - t[m + 1]) * b(t, m + 1, p - 1, x)
 
     def phi(x: float, i: int) -> list[float]:
-        t = layer.knots[i].tolist()
+        t = layer.knots[:, i].tolist()
         return [b(t, m, k, x) for m in range(len(t) - k - 1)]
 
     return by_loops(layer, x_BI, phi, layer.coef if layer.scale is None else layer.coef * layer.scale[:, None])
@@ -210,7 +214,7 @@ def claim_derivative() -> bool:
     kan, k = drawn(KAN, 1, 1, base="none"), 3
     x = torch.linspace(-1.5, 1.5, 50, dtype=torch.float64)[:, None].requires_grad_()
     (slope,) = torch.autograd.grad(kan(x).sum(), x)
-    t, c = kan.knots[0], kan.coef[0, :, 0].detach()
+    t, c = kan.knots[:, 0], kan.coef[0, :, 0].detach()
     inner = k * c.diff() / (t[k + 1 : -1] - t[1 : -k - 1])
     ends = torch.stack((k * c[0] / (t[k] - t[0]), -k * c[-1] / (t[-1] - t[-k - 1])))
     lower = splines(x.detach(), kan.knots, order=k - 1)[..., 0]
@@ -262,7 +266,7 @@ PART = layer(
     ),
     parameters="d_in * d_out * (grid + order + base + scale)",
     products="2 * d_in * d_out * (grid + order + base)",
-    elementwise="d_in * ((grid + order) * 14 + 4 * base)",
+    elementwise="d_in * ((grid + order) * (2 + terms * (order + 3)) + 4 * base)",
     claims=(
         Claim("unity", "the splines are a partition of unity on the grid, at most order + 1 at once", check=claim_unity),
         Claim("closed-form", "on a uniform grid the closed form is the recursion, outside the grid too", check=claim_closed_form),
