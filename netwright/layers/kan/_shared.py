@@ -1,7 +1,7 @@
 """What layers of functions on edges share: y_o = sum_i phi_oi(x_i), every phi_oi a sum of the same M basis functions.
 
 The bases are computed once an input, not once an edge, and the sum over inputs and bases is one matrix product of width
-M d_in. They are laid out (B, M, I), so that the pointwise work runs along the inputs.
+M d_in; a base function of x itself is a second one. They are laid out (B, M, I), so that pointwise work runs along the inputs.
 
 Shape suffixes: B rows, I inputs, O outputs, M bases, K knots, P points.
 """
@@ -36,23 +36,22 @@ def edges(
     x_BI: Tensor, coef_OMI: Tensor, *rest: Tensor, basis: Callable[..., Tensor], base: str, bias: bool, work: str, out: str,
     constants: tuple[tuple[str, Any], ...],
 ) -> Tensor:  # fmt: skip
-    """sum_im coef_omi B_m(x_i) + sum_i base_oi b(x_i) + bias_o as one product; rest: base_OI, bias_O, what the basis reads.
+    """sum_im coef_omi B_m(x_i) + sum_i base_oi b(x_i) + bias_o; rest: base_OI, bias_O, and what the basis reads.
 
-    work, out: dtypes of the product and of the result.
+    work, out: dtypes of the products and of the result.
     """
     tensors = list(rest)
-    phi_BMI, weight_OMI = [], [coef_OMI]
-    weights = tensors.pop(0) if base != "none" else None
-    shift_O = tensors.pop(0) if bias else None
-    phi_BMI.append(basis(x_BI, *tensors, **dict(constants)))
-    if weights is not None:
-        phi_BMI.append(BASES[base](x_BI)[:, None])
-        weight_OMI.append(weights[:, None])
-    phi = torch.cat(phi_BMI, 1).flatten(1)
-    weight = torch.cat(weight_OMI, 1).flatten(1)
-    dtype = getattr(torch, work)
-    y = F.linear(phi.to(dtype), weight.to(dtype), None if shift_O is None else shift_O.to(dtype))
-    return y.to(getattr(torch, out))
+    base_OI = tensors.pop(0) if base != "none" else None
+    bias_O = tensors.pop(0) if bias else None
+    dtype, result = getattr(torch, work), getattr(torch, out)
+
+    def times(features: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(features.to(dtype), weight.to(dtype)).to(result)
+
+    y_BO = times(basis(x_BI, *tensors, **dict(constants)).flatten(1), coef_OMI.flatten(1))
+    if base_OI is not None:  # a product of its own: joining the weights would copy them in every call
+        y_BO = y_BO + times(BASES[base](x_BI), base_OI)
+    return y_BO if bias_O is None else y_BO + bias_O.to(result)
 
 
 @cache
@@ -129,6 +128,13 @@ def _name(dtype: torch.dtype) -> str:
 # B-splines ------------------------------------------------------------------------------------------------------------
 
 
+#: Order -> (h - j, (-1)^j C(order + 1, j) / order!) of the closed form; a table, since a compiler traces no binomials.
+PIECES = {
+    k: tuple(((k + 1) / 2 - j, (-1) ** j * math.comb(k + 1, j) / math.factorial(k)) for j in range((k + 2) // 2))
+    for k in range(1, 8)
+}
+
+
 def uniform_splines(x_BI: Tensor, lo_I: Tensor, step_I: Tensor, *, order: int, bases: int) -> Tensor:
     """B_m(x) (B, M, I) on knots that are `step` apart; spline number `order` ends where the grid begins, at lo.
 
@@ -138,11 +144,8 @@ def uniform_splines(x_BI: Tensor, lo_I: Tensor, step_I: Tensor, *, order: int, b
     u_BI = (x_BI - lo_I) / step_I
     centres_M = torch.arange(bases, dtype=x_BI.dtype, device=x_BI.device) + (1 - order) / 2
     a_BMI = (u_BI[:, None] - centres_M[:, None]).abs()
-    half, total = (order + 1) / 2, torch.zeros_like(a_BMI)
-    for j in range(math.ceil(half)):
-        piece = torch.relu(half - j - a_BMI)
-        total = total + (-1) ** j * math.comb(order + 1, j) / math.factorial(order) * power(piece, order)
-    return total
+    pieces = [factor * power(torch.relu(knee - a_BMI), order) for knee, factor in PIECES[order]]
+    return sum(pieces[1:], pieces[0])
 
 
 def power(x: Tensor, n: int) -> Tensor:
