@@ -23,11 +23,12 @@ from netwright.expressions import names_in
 from netwright.fused import fuse
 from netwright.kinds import Kind
 from netwright.part import BadInput, Claim, Identity, Option, Paper
+from netwright.precision import autocast_dtype, full_precision
 from netwright.sized import LOW, Change, Sized, SizedPart, bind, drawn, kebab, missing, summary_of
 
 __all__ = [
-    "LOW", "Change", "Layer", "LayerPart", "Tags", "autocast_dtype", "drawn", "fuse", "layer", "per_axis", "product",
-    "uniform_",
+    "LOW", "Change", "Layer", "LayerPart", "Tags", "autocast_dtype", "drawn", "full_precision", "fuse", "layer", "per_axis",
+    "product", "uniform_",
 ]  # fmt: skip
 
 #: Shape class -> its sizes, in the order of the constructor; None: has to be given.
@@ -216,13 +217,6 @@ def layer(
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b in the weight's dtype, or in that of autocast: x may have been computed more precisely than it came."""
     return F.linear(x.to(weight.dtype), weight, bias)
-
-
-def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """The dtype products are made in on x's device under autocast, or None outside it."""
-    device = x.device.type
-    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return torch.get_autocast_dtype(device) if on else None
 
 
 def uniform_(t: Tensor, bound: float, generator: torch.Generator | None) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, final
 
@@ -24,6 +23,7 @@ from netwright.kinds import Kind
 from netwright.kinds.task import Problem
 from netwright.nets import Blocks, norm_named, pooled, pooled_width, split
 from netwright.part import BadInput, Claim, Identity, Misfit, Option, Paper, Part
+from netwright.precision import full_precision
 from netwright.streams import generator, initialise
 
 __all__ = [
@@ -242,11 +242,6 @@ def rule(
         deviations=deviations, uses=uses, retired=retired, module=cls.__module__, cls=cls,
         reference=reference, toy=toy,
     )  # fmt: skip
-
-
-def full_precision(x: Tensor) -> AbstractContextManager[Any]:
-    """The context in which mixed precision is off on x's device, for what bfloat16 would drown or can't solve."""
-    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 # For references, claims and checks ------------------------------------------------------------------------------------

@@ -138,12 +138,12 @@ def fused(part: SizedPart) -> None:
         held[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t
 
+    torch._dynamo.utils.counters.clear()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         y = b(x)
     most = 4 * x.numel() + 4 * sum(t.numel() for t in (*b.parameters(), *b.buffers())) + 1024
     expect(sum(held.values()) <= most, "bytes kept for the backward", got=sum(held.values()), wanted=f"at most {most}")
     near("fused output", y, a(x), 2e-5)
-    torch._dynamo.utils.counters.clear()
     grads = [torch.autograd.grad(m(x).square().sum(), [x, *m.parameters()]) for m in (a, b)]
     broken = dict(torch._dynamo.utils.counters["graph_break"])
     expect(compiler.usable and not broken, "it isn't compiled as one graph", got=broken or "the compiler gave up")
