@@ -25,6 +25,16 @@ def tags_of(part: Part) -> dict[str, Any]:
     return out
 
 
+def costs_of(part: Part) -> list[tuple[str, str]]:
+    """What a layer or norm declares of its cost, as (what, expression of sizes and options)."""
+    named = {
+        "parameters": "parameters",
+        "products": "operations in products, a row",
+        "elementwise": "elementwise operations, a row",
+    }
+    return [(text, str(value)) for name, text in named.items() if (value := getattr(part, name, 0))]
+
+
 @final
 @dataclass(frozen=True)
 class Card:
@@ -62,6 +72,7 @@ class Card:
         flops = getattr(p, "flops", None)
         if flops is not None:
             lines.append(f"cost      about {flops:g} elementwise operations an output value")
+        lines += [f"cost      {term}: {value}" for term, value in costs_of(p)]
         if self.curve:
             lines += ["", *plot(self.curve)]
         return "\n".join(lines)

@@ -22,10 +22,11 @@ from markupsafe import Markup
 
 from netwright import __version__, catalogue
 from netwright import papers as corpus
-from netwright.card import Card, card, tags_of
+from netwright.card import Card, card, costs_of, tags_of
 from netwright.names import printable
 from netwright.part import Claim, NetwrightError, Part
 from netwright.report import canvas, figures, words
+from netwright.sized import SizedPart
 from netwright.status import evidence, status
 
 STATUSES = (
@@ -148,8 +149,11 @@ def support(parts: Sequence[Part], known: Evidence) -> str:
         groups.setdefault(part.kind, []).append({"name": part.name, "href": place(part), "cells": cells, "stale": stale})
     kinds = [kind for kind in catalogue.kinds().values() if kind.name in groups]
     return environment().get_template("support.html").render(
-        title="What works with what", version=__version__, columns=list(matrix.COLUMNS), states=matrix.STATES.items(),
-        kinds=[{"name": k.name, "title": k.folder[0].upper() + k.folder[1:], "rows": groups[k.name]} for k in kinds],
+        title="What works with what", version=__version__, states=matrix.STATES.items(),
+        kinds=[
+            {"name": k.name, "title": k.folder.capitalize(), "columns": list(matrix.KINDS[k.name]), "rows": groups[k.name]}
+            for k in kinds
+        ],
         notes=[{"column": column, "reason": reason, "parts": names} for (column, reason), names in reasons.items()],
         gallery="activation" in groups,
     )  # fmt: skip
@@ -194,6 +198,11 @@ def _fingerprint(part: Part) -> str:
 
 
 def _use(part: Part) -> str:
+    if isinstance(part, SizedPart):
+        sizes = ", ".join(str(value) for name, value in part.toy.items() if name in part.size_names)
+        old = {"linear": "nn.Linear", "conv": "nn.Conv2d"}.get(getattr(part.tags, "shape", ""), "")
+        old = "nn.LayerNorm" if part.kind == "norm" else old
+        return f'netwright.make("{part.name}", {sizes})' + (f'\nnetwright.swap(model, {old}, "{part.name}")' if old else "")
     if "activation" in part.slots():
         return f'netwright.make("{part.name}")\nnetwright.swap(model, nn.ReLU, "{part.name}")'
     if part.slots():
@@ -212,6 +221,7 @@ def _facts(part: Part) -> list[tuple[str, str | Markup]]:
         ("fills the slot", words.join(list(part.slots()), "or")),
         ("tags", "; ".join(tags)),
         ("elementwise operations an output value", f"about {flops:g}" if flops is not None else ""),
+        *costs_of(part),
         ("uses", words.join(list(part.uses))),
         ("is the same as", part.alias_of),
         ("starts out equal to", words.join(list(part.equals_at_init))),

@@ -159,6 +159,8 @@ class Option:
 
     def check(self, value: Any, owner: str) -> Any:
         """The value, with whole numbers made floats where the default is one; raises BadInput naming owner and option."""
+        if value is None and self.allowed and "none" in self.allowed:
+            value = "none"  # as text, "none" reads as None
         if self.allowed is not None and value not in self.allowed:
             raise BadInput(f"{owner}: {self.name}={value!r}; allowed: {', '.join(map(repr, self.allowed))}")
         if self.bounds is not None:

@@ -151,7 +151,8 @@ def test_a_dtype_without_a_kernel_is_an_exception() -> None:
 def test_every_column_has_a_check() -> None:
     from netwright.testing import checks
 
-    assert set(matrix.COLUMNS.values()) <= {check.name for check in checks("activation")} | set(KNOWN)
+    for kind, columns in matrix.KINDS.items():
+        assert set(columns.values()) <= {check.name for check in checks(kind)}, kind
 
 
 def test_without_evidence_nothing_is_measured() -> None:

@@ -56,6 +56,7 @@ class Tags:
 
     shape: str = "linear"
     nonlinear: bool = False  # needs no activation after it: an arm that puts it into a host leaves the default one out
+    affine: bool = True  # f(x) + f(z) = f(x + z) + f(0); a layer tagged nonlinear isn't, some that want an activation aren't
     readout: bool = True  # fills a host's readout too, where it fills the slot `layer`
     slot: str | None = None  # the slot it fills, where it is not that of its shape class: "head", or "" for none
     stateful: bool = False  # in training it differs: running statistics, codebooks, random draws

@@ -16,6 +16,7 @@ _FREE = {
     "select", "slice", "split", "split_with_sizes", "squeeze", "stack", "t", "transpose", "unbind", "unfold", "unsqueeze",
     "view", "zeros", "zeros_like", "empty_like", "arange", "linspace", "index_put", "scatter", "rand_like", "randn_like",
     "full_like", "im2col", "_unsafe_view", "_reshape_alias", "unsafe_split", "zero", "normal", "uniform", "tril", "triu",
+    "tril_indices", "triu_indices",
     "empty_strided", "replication_pad1d", "_local_scalar_dense", "is_same_size",
 }  # fmt: skip
 #: Counted as products by torch's own counter.
@@ -38,7 +39,8 @@ class Pointwise(TorchDispatchMode):
         name = func.overloadpacket.__name__.rstrip("_")
         if name not in _FREE and name not in _PRODUCTS:
             given = [a for a in args if isinstance(a, Tensor)]
-            first = out if isinstance(out, Tensor) else next((o for o in out if isinstance(o, Tensor)), None) if out else None
+            several = out if isinstance(out, (tuple, list)) else (out,)
+            first = next((o for o in several if isinstance(o, Tensor)), None)
             sizes = [t.numel() for t in (*given, first) if t is not None and t.dtype != torch.bool]
             self.count += max(sizes, default=0)
         return out

@@ -60,6 +60,8 @@ def used(part: SizedPart) -> None:
     """Every trainable parameter gets a gradient in a training step: none is dead, as data-parallel training demands."""
     for case in cases(part):
         built, x = case.build(shaken=True, train=True), case.rows(4)
+        if not any(p.requires_grad for p in built.parameters()):
+            continue  # this setting has nothing to train
         weight = torch.randn(built(x).shape, generator=generator(0, "probe", "weight"), dtype=torch.float64)
         (built(x) * weight).sum().backward()
         dry = [n for n, p in built.named_parameters() if p.requires_grad and (p.grad is None or not bool(p.grad.any()))]
@@ -72,6 +74,8 @@ def vmap(part: SizedPart) -> None:
         raise Skip(part.tags.why_not_stackable)
     for case in cases(part):
         copies_of = [case.build(seed=k, shaken=True, train=True) for k in range(3)]
+        if not any(p.requires_grad for p in copies_of[0].parameters()):
+            continue
         params, buffers = (
             {n: torch.stack([dict(named(m))[n].detach() for m in copies_of]) for n, _ in named(copies_of[0])}
             for named in (nn.Module.named_parameters, nn.Module.named_buffers)

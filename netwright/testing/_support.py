@@ -128,9 +128,7 @@ CHECKS = (
 
 # The support matrix ---------------------------------------------------------------------------------------------------
 
-#: The kinds these checks are made of.
-KINDS = ("activation",)
-#: Column of the matrix -> the check that decides it.
+#: Column of the matrix of activations -> the check that decides it.
 COLUMNS = {
     "autocast": "autocast",
     "torch.compile, full graph": "compiled",
@@ -143,6 +141,20 @@ COLUMNS = {
     "float16": "numbers",
     "bfloat16": "numbers",
 }
+#: The same for layers and norms.
+SIZED = {
+    "autocast": "autocast",
+    "torch.compile, full graph": "compiled",
+    "fused=True": "fused",
+    "torch.export": "exports",
+    "vmap": "vmap",
+    "meta device": "initialised",
+    "data-parallel": "ddp",
+    "float16 and bfloat16": "dtype",
+    "saved and copied": "copies",
+}
+#: Kind -> its columns. Other kinds have no such table.
+KINDS = {"activation": COLUMNS, "layer": SIZED, "norm": {name: check for name, check in SIZED.items() if check != "fused"}}
 STATES = {
     "yes": "the check passes",
     "no": "the check fails",
@@ -161,7 +173,7 @@ def support(part: Part, entry: Mapping[str, Any] | None = None) -> dict[str, tup
     refused = getattr(part.tags, "no_dtypes", ())
     return {
         column: ("exception", f"it has no kernel for {column}") if column in refused else _cell(results.get(check))
-        for column, check in COLUMNS.items()
+        for column, check in KINDS[part.kind].items()
     }
 
 

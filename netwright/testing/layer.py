@@ -67,6 +67,20 @@ def geometry(part: LayerPart) -> None:
         near("differs from the reference", built(x), part.reference(built, x), 1e-9, own)
 
 
+def channels_last(part: LayerPart) -> None:
+    """In two dimensions a module and an image with the channels innermost give the same, as torch's own convolutions do."""
+    for case in cases(part):
+        built = case.build(torch.float32, shaken=True)
+        if part.tags.shape not in ("conv", "channelwise") or built.dims != 2:
+            continue
+        x = case.rows(dtype=torch.float32)
+        y = built(x)
+        other = built.to(memory_format=torch.channels_last)
+        near("channels innermost", other(x.to(memory_format=torch.channels_last)), y, 1e-5, case)
+        return
+    raise Skip("not a layer of images")
+
+
 def causal(part: LayerPart) -> None:
     """No output of a causal layer sees a later row; one that isn't tagged causal does."""
     if part.tags.shape != "sequence":
@@ -83,18 +97,18 @@ def causal(part: LayerPart) -> None:
 
 
 def nonlinear(part: LayerPart) -> None:
-    """f(x) + f(z) = f(x + z) + f(0) exactly where the layer isn't tagged nonlinear."""
-    built = default(part).build(shaken=True)
+    """f(x) + f(z) = f(x + z) + f(0) exactly where the layer is tagged affine and not nonlinear."""
+    built = default(part).build(shaken=True).requires_grad_(False)
     x, z = default(part).rows(4, seed=1), default(part).rows(4, seed=2)
     gap = (built(x) + built(z) - built(x + z) - built(torch.zeros_like(x))).abs().max()
-    if part.tags.nonlinear:
-        expect(float(gap) > 1e-6, "is affine, yet tagged nonlinear", got=float(gap))
+    if part.tags.nonlinear or not part.tags.affine:
+        expect(float(gap) > 1e-6, "is affine, yet tagged nonlinear or affine=False", got=float(gap))
     else:
-        expect(float(gap) <= 1e-9, "isn't affine; tag it nonlinear", got=float(gap))
+        expect(float(gap) <= 1e-9, "isn't affine; tag it nonlinear, or affine=False where it wants an activation", got=float(gap))
 
 
 CHECKS = (
-    *(Check(f.__name__, f) for f in (shape, width, geometry, causal, nonlinear)),
+    *(Check(f.__name__, f) for f in (shape, width, geometry, channels_last, causal, nonlinear)),
     *(
         Check(f.__name__, f)
         for f in (
