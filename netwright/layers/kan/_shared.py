@@ -78,6 +78,11 @@ class BasisLayer(Layer):
         self.register_parameter("bias", nn.Parameter(torch.empty(d_out)) if bias else None)
 
     @property
+    def separate(self) -> bool:
+        """Whether the function on an edge sees its own input alone."""
+        return True
+
+    @property
     def constants(self) -> dict[str, Any]:
         """Keywords of the basis: plain values that can be hashed."""
         return {}
@@ -115,9 +120,11 @@ class BasisLayer(Layer):
         if work == coef.dtype and self.options["products"]:
             work = getattr(torch, self.options["products"])
         run = _fused(self.part.id) if self.options["fused"] else edges
+        constants = self.constants
         return run(
             x_BI, coef, *rest, *self.tensors(), basis=type(self).basis, base="none" if base is None else self.options["base"],
-            bias=self.bias is not None, work=_name(work), out=_name(out), constants=tuple(sorted(self.constants.items())),
+            bias=self.bias is not None, work=_name(work), out=_name(out),
+            constants=tuple((name, constants[name]) for name in sorted(constants)),
         )  # fmt: skip
 
 
