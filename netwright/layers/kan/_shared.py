@@ -45,10 +45,10 @@ def edges(
     bias_O = tensors.pop(0) if bias else None
     dtype, result = getattr(torch, work), getattr(torch, out)
 
-    def times(features: Tensor, weight: Tensor) -> Tensor:
-        return F.linear(features.to(dtype), weight.to(dtype)).to(result)
+    def times(features: Tensor, weight: Tensor) -> Tensor:  # cast as they lie: a compiler can't vectorise what was flattened
+        return F.linear(features.to(dtype).flatten(1), weight.to(dtype).flatten(1)).to(result)
 
-    y_BO = times(basis(x_BI, *tensors, **dict(constants)).flatten(1), coef_OMI.flatten(1))
+    y_BO = times(basis(x_BI, *tensors, **dict(constants)), coef_OMI)
     if base_OI is not None:  # a product of its own: joining the weights would copy them in every call
         y_BO = y_BO + times(BASES[base](x_BI), base_OI)
     return y_BO if bias_O is None else y_BO + bias_O.to(result)
@@ -135,24 +135,24 @@ def _name(dtype: torch.dtype) -> str:
 # B-splines ------------------------------------------------------------------------------------------------------------
 
 
-#: Order -> (h - j, (-1)^j C(order + 1, j) / order!) of the closed form; a table, since a compiler traces no binomials.
-PIECES = {
-    k: tuple(((k + 1) / 2 - j, (-1) ** j * math.comb(k + 1, j) / math.factorial(k)) for j in range((k + 2) // 2))
-    for k in range(1, 8)
-}
+#: Order -> the whole numbers (-1)^j C(order + 1, j) for j <= h, and order!; a table, since a compiler traces no binomials.
+PIECES = {k: (tuple((-1) ** j * math.comb(k + 1, j) for j in range((k + 2) // 2)), math.factorial(k)) for k in range(1, 9)}
 
 
-def uniform_splines(x_BI: Tensor, lo_I: Tensor, step_I: Tensor, *, order: int, bases: int) -> Tensor:
-    """B_m(x) (B, M, I) on knots that are `step` apart; spline number `order` ends where the grid begins, at lo.
+def uniform_splines(x_BI: Tensor, lo_I: Tensor, rate_I: Tensor, *, order: int, bases: int) -> Tensor:
+    """B_m(x) (B, M, I) on equally spaced knots, `rate` of them a unit; spline number `order` ends where the grid begins, at lo.
 
     With a = |u - c_m| the distance from the centre in steps and h = (order + 1) / 2,
     B_m = sum_{j <= h} (-1)^j C(order + 1, j) relu(h - j - a)^order / order!: no recursion, no division, no comparison.
     """
-    u_BI = (x_BI - lo_I) / step_I
+    u_BI, h = (x_BI - lo_I) * rate_I, (order + 1) / 2
     centres_M = torch.arange(bases, dtype=x_BI.dtype, device=x_BI.device) + (1 - order) / 2
     a_BMI = (u_BI[:, None] - centres_M[:, None]).abs()
-    pieces = [factor * power(torch.relu(knee - a_BMI), order) for knee, factor in PIECES[order]]
-    return sum(pieces[1:], pieces[0])
+    signed, below = PIECES[order]
+    total = power(torch.relu(h - a_BMI), order)
+    for j in range(1, len(signed)):
+        total = total + signed[j] * power(torch.relu(h - j - a_BMI), order)
+    return total * (1 / below)
 
 
 def power(x: Tensor, n: int) -> Tensor:

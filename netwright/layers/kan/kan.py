@@ -91,7 +91,7 @@ class KAN(BasisLayer):
         if not self.uniform:
             return (self.knots,)
         lo = self.knots[self.order]
-        return lo, (self.knots[-self.order - 1] - lo) / self.grid
+        return lo, self.grid / (self.knots[-self.order - 1] - lo)
 
     def weights(self) -> tuple[Tensor, Tensor | None]:
         coef = self.coef if self.scale is None else self.coef * self.scale[:, None]
