@@ -72,6 +72,7 @@ def prune(net: nn.Module, x: Tensor, threshold: float = 1e-2, node_threshold: fl
     """Leave out edges whose scale on x is below threshold, and hidden nodes that no edge as large enters or leaves.
 
     node_threshold: threshold by default. Works in place on masks of the layers; `narrow` then makes the layers smaller.
+    What an edge added is gone, a constant too: train on afterwards, so that the others take it over.
     Returns the edges each layer keeps. Raises BadInput where a layer would keep none: nothing is changed then.
     """
     if not threshold >= 0:
@@ -123,7 +124,10 @@ def update_grids(net: nn.Module, x: Tensor, grid: int | None = None, eps: float 
 
 
 def refine(net: nn.Module, grid: int) -> dict[str, float]:
-    """Extend the grids of all layers to so many intervals, and keep the functions. Returns path -> the largest change."""
+    """Extend the grids of all layers to so many intervals, and keep the functions. Returns path -> the largest change.
+
+    The coefficients are new parameters: make a new optimizer.
+    """
     return {path: layer.refine(grid) for path, layer in edge_layers(net) if hasattr(layer, "refine")}
 
 

@@ -16,6 +16,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, jacfwd
 
 from netwright.edges import edge_layers, inputs_of
 from netwright.names import unknown
@@ -74,8 +75,8 @@ class Fit:
 def fit_edge(x: Tensor, y: Tensor, library: Sequence[str] | None = None, simple: float = SIMPLE, reach: float = 10.0) -> Fit:
     """The function of the library nearest to the samples (x, y), both (N,), for its simplicity.
 
-    (a, b) are searched on a grid of 101 x 101 over [-reach, reach]^2, which is then narrowed three times; c and d follow
-    by linear regression. Raises UnknownName for a function that isn't in LIBRARY, BadInput for samples that don't fit.
+    (a, b) are searched on a grid of 101 x 101 over [-reach, reach]^2 and then on six narrower ones; c and d follow by
+    linear regression. Raises UnknownName for a function that isn't in LIBRARY, BadInput for samples that don't fit.
     """
     fits = fits_of(x, y, library, reach)
     return min(
@@ -104,16 +105,13 @@ def _fit(x_N: Tensor, y_N: Tensor, name: str, reach: float) -> Fit:
         return Fit(name, 1.0, 0.0, 0.0, float(y_N.mean()), 0.0 if float(spread.square().mean()) > 1e-20 else 1.0)
     if name == "x":
         return _line(x_N, y_N, name, 1.0, 0.0)
-    low, high = torch.tensor([-reach, -reach]), torch.tensor([reach, reach])
-    best = (-1.0, 1.0, 0.0)
-    for _ in range(4):
-        a, b = (torch.linspace(float(lo), float(hi), 101, dtype=torch.float64) for lo, hi in zip(low, high, strict=True))
-        score = torch.stack([_score(known, row * x_N + b[:, None], spread) for row in a])  # one a at a time: (101, N)
-        at = int(score.argmax())
-        i, j = divmod(at, len(b))
-        best = max(best, (float(score.flatten()[at]), float(a[i]), float(b[j])))
-        centre, step = torch.tensor([best[1], best[2]]), (high - low) / 100
-        low, high = centre - 2 * step, centre + 2 * step
+    best, reaches = (-1.0, 0.0, 0.0), reach
+    for points in (101, *[21] * 6):  # a window of two old steps to either side
+        near = torch.linspace(-reaches, reaches, points, dtype=torch.float64)
+        a, b = near + best[1], near + best[2]
+        score = torch.stack([_score(known, row * x_N + b[:, None], spread) for row in a])  # one a at a time: (points, N)
+        i, j = divmod(int(score.argmax()), points)
+        best, reaches = max(best, (float(score[i, j]), float(a[i]), float(b[j]))), 4 * reaches / (points - 1)
     return _line(x_N, y_N, name, best[1], best[2])
 
 
@@ -167,24 +165,29 @@ class Formula(nn.Module):
         return h
 
     def refit(self, x: Tensor, y: Tensor, steps: int = 100) -> float:
-        """Fit all constants together to y (B, outputs), by L-BFGS in the mean square. Returns the error, never a larger one."""
-        target = y.detach().double()
+        """Fit all constants together to y (B, outputs) by least squares. Returns the error, never a larger one."""
+        try:
+            from scipy.optimize import least_squares
+        except ImportError:
+            raise BadInput("refit needs SciPy: pip install netwright[bench]") from None
+        rows, target = x.detach(), y.detach().double()
         state, before = {k: v.clone() for k, v in self.state_dict().items()}, self.measure(x, target)
-        optimizer = torch.optim.LBFGS(
-            self.parameters(), max_iter=steps, line_search_fn="strong_wolfe", tolerance_change=1e-16, tolerance_grad=1e-14,
-            history_size=50,
-        )  # fmt: skip
-        size = float(target.var(correction=0).clamp(min=1e-30))
+        names, sizes = list(state), [v.numel() for v in state.values()]
 
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = (self(x) - target).square().mean() / size
-            loss.backward()
-            return loss
+        def residual(flat: Tensor) -> Tensor:
+            parts = (v.view_as(state[k]) for k, v in zip(names, flat.split(sizes), strict=True))
+            return (functional_call(self, dict(zip(names, parts, strict=True)), (rows,)) - target).flatten()
 
-        optimizer.step(closure)
-        after = self.measure(x, target)
-        if not after <= before:
+        start, slopes = torch.cat([v.flatten() for v in state.values()]), jacfwd(residual)
+        found = start
+        if before < math.inf:  # a trial step out of a function's domain is no smaller, and so is refused
+            found = torch.from_numpy(least_squares(
+                lambda p: residual(torch.from_numpy(p)).detach().nan_to_num(1e100, 1e100, -1e100).numpy(), start.numpy(),
+                lambda p: slopes(torch.from_numpy(p)).detach().numpy(), x_scale="jac", max_nfev=steps, xtol=1e-14, ftol=1e-14,
+                gtol=1e-14,
+            ).x)  # fmt: skip
+        self.load_state_dict({k: v.view_as(state[k]) for k, v in zip(names, found.split(sizes), strict=True)})
+        if not (after := self.measure(x, target)) <= before:
             self.load_state_dict(state)
             after = before
         self.error = after
@@ -216,7 +219,7 @@ class Formula(nn.Module):
                     sums[o][term] = sums[o].get(term, 0.0) + factor
             last = layer is self.layers[-1]
             constants = [0.0 if last else terms.pop(sympy.Integer(1)) for terms in sums]
-            h = [_sum(sympy, terms, digits) for terms in sums]
+            h = [_sum(sympy, terms, digits, digits if last else 15) for terms in sums]
         return h
 
     def __str__(self) -> str:
@@ -235,13 +238,13 @@ def _terms(sympy: Any, name: str, a: float, b: float, c: float, x: Any) -> list[
     return [(c, known.sympy(sympy, sympy.Float(a) * x + sympy.Float(b)))]
 
 
-def _sum(sympy: Any, terms: Mapping[Any, float], digits: int) -> Any:
-    """The sum of factor times expression, constants rounded and those dropped that are smaller by so many digits."""
+def _sum(sympy: Any, terms: Mapping[Any, float], digits: int, shown: int) -> Any:
+    """The sum of factor times expression; those left out that are smaller by so many digits, constants shown with so many."""
     least = max(map(abs, terms.values()), default=0.0) * 10.0**-digits
 
     def rounded(value: float) -> Any:
-        text = float(f"{value:.{digits}g}")
-        return sympy.Integer(round(text)) if text == round(text) else sympy.Float(text, digits)
+        text = float(f"{value:.{shown}g}")
+        return sympy.Integer(round(text)) if text == round(text) else sympy.Float(text, shown)
 
     kept = [rounded(factor) * _tidy(sympy, expression, rounded) for expression, factor in terms.items() if abs(factor) > least]
     return sum(kept, sympy.Integer(0))

@@ -108,8 +108,9 @@ class KAN(BasisLayer):
     def update_grid(self, x: Tensor, grid: int | None = None, eps: float = 0.02, margin: float = 0.01) -> float:
         """Move the knots to where the inputs x (..., d_in) of this layer lie, and keep the functions.
 
-        grid: another number of intervals. eps: 1 is equal intervals, 0 is quantiles. Returns the largest change of an
-        edge function on the new range. Raises BadInput where x doesn't fit, isn't finite or holds fewer than two rows.
+        grid: another number of intervals, which makes a new parameter: then make a new optimizer. eps: 1 is equal
+        intervals, 0 is quantiles. Returns the largest change of an edge function on the new range. Raises BadInput where
+        x doesn't fit, isn't finite or holds fewer than two rows.
         """
         self.inner(x)
         rows = x.detach().reshape(-1, x.shape[-1])
@@ -123,6 +124,7 @@ class KAN(BasisLayer):
     def refine(self, grid: int) -> float:
         """Extend the grid to another number of equal intervals on the same range, and keep the functions.
 
+        The coefficients are a new parameter: make a new optimizer.
         Returns the largest change of an edge function, which is 0 but for rounding where the new knots contain the old.
         """
         lo, hi = self.knots[self.order].double(), self.knots[-self.order - 1].double()
@@ -137,7 +139,10 @@ class KAN(BasisLayer):
 
     def _regrid(self, knots_IK: Tensor) -> float:
         coef, change = project(self.coef, self.knots.T, knots_IK, self.order)  # a scale multiplies both sides alike
-        self.coef = nn.Parameter(coef, self.coef.requires_grad)
+        if coef.shape == self.coef.shape:  # in place: an optimizer goes on with the same parameter
+            self.coef.copy_(coef)
+        else:
+            self.coef = nn.Parameter(coef, self.coef.requires_grad)
         self.knots = knots_IK.T.contiguous().to(self.knots)
         self.uniform = equally_spaced(self.knots.T)
         return change
