@@ -21,25 +21,25 @@ from torch import Tensor, nn
 from netwright.part import BadInput
 
 
-def edge_layers(net: nn.Module) -> list[tuple[str, Any]]:
-    """(path, layer) of every layer of functions on edges, in the order of registration. Raises BadInput where there is none."""
-    found = [(path, module) for path, module in net.named_modules() if callable(getattr(module, "edges", None))]
+def edge_layers(net: nn.Module, having: str = "edges") -> list[tuple[str, Any]]:
+    """(path, layer) of every layer with this method, in the order of registration. Raises BadInput where there is none."""
+    found = [(path, module) for path, module in net.named_modules() if callable(getattr(module, having, None))]
     if not found:
-        raise BadInput(f"{type(net).__name__} holds no layer whose edges are functions, such as netwright.layers.KAN")
+        raise BadInput(f"{type(net).__name__} holds no layer with {having}(), such as netwright.layers.KAN")
     return found
 
 
-def inputs_of(net: nn.Module, x: Tensor) -> list[tuple[str, Any, Tensor]]:
-    """(path, layer, its inputs (B, I)) of every layer of functions that net(x) runs, in the order in which they run."""
+def inputs_of(net: nn.Module, x: Tensor, having: str = "edges") -> list[tuple[str, Any, Tensor]]:
+    """(path, layer, its input as it came) of every layer with this method that net(x) runs, in the order in which they run."""
     seen: list[tuple[str, Any, Tensor]] = []
 
     def hook(path: str) -> Callable[..., None]:
         def look(module: nn.Module, args: Any) -> None:
-            seen.append((path, module, args[0].reshape(-1, args[0].shape[-1])))
+            seen.append((path, module, args[0]))
 
         return look
 
-    handles = [layer.register_forward_pre_hook(hook(path)) for path, layer in edge_layers(net)]
+    handles = [layer.register_forward_pre_hook(hook(path)) for path, layer in edge_layers(net, having)]
     try:
         net(x)
     finally:
@@ -48,9 +48,14 @@ def inputs_of(net: nn.Module, x: Tensor) -> list[tuple[str, Any, Tensor]]:
     return seen
 
 
+def rows_of(net: nn.Module, x: Tensor) -> list[tuple[str, Any, Tensor]]:
+    """(path, layer, rows (B, I) that it sees) of every layer of functions that net(x) runs, in that order."""
+    return [(path, layer, given.reshape(-1, given.shape[-1])) for path, layer, given in inputs_of(net, x)]
+
+
 def scales(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """Path -> mean |phi_oi(x_i)| over the rows of x (O, I), of every layer: the L1 norm of the KAN paper (section 2.5)."""
-    return {path: layer.edges(rows).abs().mean(0) for path, layer, rows in inputs_of(net, x)}
+    return {path: layer.edges(rows).abs().mean(0) for path, layer, rows in rows_of(net, x)}
 
 
 def regularisation(net: nn.Module, x: Tensor, l1: float = 1.0, entropy: float = 1.0) -> Tensor:
@@ -78,7 +83,7 @@ def prune(net: nn.Module, x: Tensor, threshold: float = 1e-2, node_threshold: fl
     if not threshold >= 0:
         raise BadInput(f"threshold={threshold!r}; expected a scale of an edge function, at least 0")
     node = threshold if node_threshold is None else node_threshold
-    rows = [(path, layer, layer.edges(given).abs().mean(0)) for path, layer, given in inputs_of(net, x)]
+    rows = [(path, layer, layer.edges(given).abs().mean(0)) for path, layer, given in rows_of(net, x)]
     masks = [scale_OI >= threshold for _, _, scale_OI in rows]
     for k, ((_, before, into_JI), (_, after, out_OJ)) in enumerate(zip(rows, rows[1:], strict=False)):
         if before.sizes["d_out"] != after.sizes["d_in"]:
@@ -114,13 +119,13 @@ def narrow(net: nn.Sequential) -> list[int]:
 
 
 def update_grids(net: nn.Module, x: Tensor, grid: int | None = None, eps: float = 0.02) -> dict[str, float]:
-    """Move the knots of every layer to where its inputs lie when the net sees x, and keep the functions.
+    """Move the knots of every layer, of convolutions too, to where its inputs lie when the net sees x; keep the functions.
 
-    For the arguments see KAN.update_grid. Returns path -> the largest change of an edge function.
+    For the arguments see KAN.update_grid. Returns path -> the largest change of a function.
     """
     with torch.no_grad():
-        given = inputs_of(net, x)
-    return {path: layer.update_grid(rows, grid, eps) for path, layer, rows in given if hasattr(layer, "update_grid")}
+        given = inputs_of(net, x, "update_grid")
+    return {path: layer.update_grid(rows, grid, eps) for path, layer, rows in given}
 
 
 def refine(net: nn.Module, grid: int) -> dict[str, float]:
@@ -128,7 +133,7 @@ def refine(net: nn.Module, grid: int) -> dict[str, float]:
 
     The coefficients are new parameters: make a new optimizer.
     """
-    return {path: layer.refine(grid) for path, layer in edge_layers(net) if hasattr(layer, "refine")}
+    return {path: layer.refine(grid) for path, layer in edge_layers(net, "refine")}
 
 
 # Pictures -------------------------------------------------------------------------------------------------------------
@@ -168,7 +173,7 @@ def plot(net: nn.Module, x: Tensor | None = None, most: int = 60) -> Any:
         given: list[tuple[str, Any, Tensor | None]] = [(path, layer, None) for path, layer in edge_layers(net)]
     else:
         with torch.no_grad():
-            given = list(inputs_of(net, x))
+            given = list(rows_of(net, x))
     drawn = [(path, layer, *curves(layer, rows)) for path, layer, rows in given]
     blocks = [_places(phi, most) for _, _, _, phi in drawn]
     heights = [max(row for row, _, _, _ in block) + 1 for block in blocks]

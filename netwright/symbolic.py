@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacfwd
 
-from netwright.edges import edge_layers, inputs_of
+from netwright.edges import edge_layers, rows_of
 from netwright.names import unknown
 from netwright.part import BadInput
 
@@ -265,7 +265,7 @@ def symbolic(
     `error` says how far the formula is from the net. Raises BadInput where something else stands between the layers.
     """
     with torch.no_grad():
-        rows, wanted = inputs_of(net, x), net(x)
+        rows, wanted = rows_of(net, x), net(x)
     layers = [layer for _, layer in edge_layers(net)]
     others = [type(m).__name__ for m in net.children() if m not in layers and not isinstance(m, (nn.Identity, nn.Flatten))]
     if net not in layers and (others or [layer for _, layer, _ in rows] != layers or not isinstance(net, nn.Sequential)):

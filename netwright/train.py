@@ -106,7 +106,8 @@ def spared(module: nn.Module) -> set[int]:
     """ids of parameters that weight decay leaves alone: vectors and scalars (biases, norms), and what a part spares."""
     out = {id(p) for p in module.parameters() if p.dim() < 2}
     for sub in module.modules():
-        out |= {id(sub.get_parameter(name)) for name in getattr(sub, "no_decay", ())}
+        spares = [getattr(sub, name) for name in getattr(sub, "no_decay", ())]
+        out |= {id(p) for p in spares if p is not None}  # a part may do without one by its options
     return out
 
 

@@ -270,6 +270,8 @@ def initialised(part: SizedPart) -> None:
             initialise(built, seed)
             filled.append(state(built))
         expect(torch.equal(rng, torch.get_rng_state()), "the global random generator was used", given=case)
+        strange = sorted(built.no_decay - set(built._parameters))
+        expect(not strange, f"no_decay names {strange}, which are no parameters", given=case)
         expect(not same_state(filled[0], filled[1]), "one seed gives two starts", given=case, got=same_state(*filled[:2]))
         for name, t in filled[0].items():
             empty = bool(t.isnan().any()) if t.is_floating_point() else t.dtype != torch.bool and bool((t == 77).any())

@@ -71,6 +71,18 @@ def test_grids_of_every_layer_move_to_what_it_sees() -> None:
         assert not layer.uniform
 
 
+def test_grids_of_convolutions_move_too() -> None:
+    kan = nn.Sequential(catalogue.make("conv-kan", 1, 2, 3), nn.Flatten(), catalogue.make("kan", 2 * 4 * 4, 3))
+    x = 5 * torch.rand(30, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    assert set(update_grids(kan, x)) == {"0", "2"}
+    assert float(kan[0].knots[kan[0].order, 0]) == pytest.approx(0.0, abs=0.1)
+    assert float(kan[0].knots[-kan[0].order - 1, 0]) == pytest.approx(5.0, abs=0.2)
+    update_grids(kan, x, eps=1.0)
+    before = kan(x).detach()
+    assert set(refine(kan, 20)) == {"0", "2"}
+    assert torch.allclose(kan(x), before, atol=1e-4)
+
+
 @pytest.mark.parametrize("x", [torch.full((4, 2), 0.3), inside(1, 2).repeat(2, 1), torch.tensor([[0.3, -0.5], [0.3, 0.5]])])
 def test_grids_survive_inputs_that_hardly_vary(x: Tensor) -> None:
     kan = net(2, 3, 1)
@@ -166,7 +178,7 @@ def test_a_threshold_that_leaves_nothing_is_refused_whole() -> None:
     assert all(bool(layer.mask.all()) for layer in kan)
     with pytest.raises(BadInput, match="can't be pruned"):
         prune(nn.Sequential(catalogue.make("chebyshev-kan", 2, 2)), x)
-    with pytest.raises(BadInput, match="holds no layer whose edges are functions"):
+    with pytest.raises(BadInput, match="holds no layer with edges"):
         edge_layers(nn.Linear(2, 2))
 
 

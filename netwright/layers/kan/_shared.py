@@ -210,6 +210,41 @@ def adapted_knots(x_BI: Tensor, knots_IK: Tensor, grid: int, order: int, eps: fl
     return torch.cat((inner[:, :1] - steps.flip(0), inner, inner[:, -1:] + steps), 1)
 
 
+def intervals(layer: Any, grid: int | None) -> int:
+    """A number of intervals that was asked for; the layer's own for None. Raises BadInput."""
+    if grid is None:
+        return int(layer.grid)
+    if isinstance(grid, bool) or not isinstance(grid, int) or grid < 1:
+        raise BadInput(f"{layer.part.id}: grid={grid!r}; expected a whole number of at least 1")
+    return grid
+
+
+def moved_knots(layer: Any, rows: Tensor, grid: int | None, eps: float, margin: float) -> Tensor:
+    """Knots (I, K) for the rows (P, I) that a layer sees. Raises BadInput."""
+    if len(rows) < 2 or not bool(rows.isfinite().all()):
+        raise BadInput(f"{layer.part.id}: update_grid needs at least two rows of finite inputs; given {len(rows)}")
+    if not 0 <= eps <= 1:
+        raise BadInput(f"{layer.part.id}: eps={eps!r}; allowed: from 0 (quantiles) to 1 (equal intervals)")
+    return adapted_knots(rows, layer.knots.T, intervals(layer, grid), layer.order, eps, margin)
+
+
+def finer_knots(layer: Any, grid: int) -> Tensor:
+    """Knots (I, K) of another number of equal intervals on the same range. Raises BadInput."""
+    lo, hi = layer.knots[layer.order].double(), layer.knots[-layer.order - 1].double()
+    return uniform_knots(lo, hi, intervals(layer, grid), layer.order)
+
+
+@torch.no_grad()
+def regrid(layer: Any, knots_IK: Tensor, coef: Tensor) -> None:
+    """Give a layer knots and the coefficients on them: in place if there are as many, so that an optimizer can go on."""
+    if coef.shape == layer.coef.shape:
+        layer.coef.copy_(coef)
+    else:
+        layer.coef = nn.Parameter(coef.contiguous(), layer.coef.requires_grad)
+    layer.knots = knots_IK.T.contiguous().to(layer.knots)
+    layer.uniform = equally_spaced(layer.knots.T)
+
+
 def project(coef_OMI: Tensor, old_IK: Tensor, new_IK: Tensor, order: int) -> tuple[Tensor, float]:
     """Coefficients on the new knots of the splines nearest to the old ones on the new range, and the largest change.
 

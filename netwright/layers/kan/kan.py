@@ -13,10 +13,12 @@ from netwright.layers.kan._shared import (
     BASE,
     FUSED,
     BasisLayer,
-    adapted_knots,
     by_loops,
     equally_spaced,
+    finer_knots,
+    moved_knots,
     project,
+    regrid,
     splines,
     uniform_knots,
     uniform_splines,
@@ -113,12 +115,7 @@ class KAN(BasisLayer):
         x doesn't fit, isn't finite or holds fewer than two rows.
         """
         self.inner(x)
-        rows = x.detach().reshape(-1, x.shape[-1])
-        if len(rows) < 2 or not bool(rows.isfinite().all()):
-            raise BadInput(f"{self.part.id}: update_grid needs at least two rows of finite inputs; given shape {tuple(x.shape)}")
-        if not 0 <= eps <= 1:
-            raise BadInput(f"{self.part.id}: eps={eps!r}; allowed: from 0 (quantiles) to 1 (equal intervals)")
-        return self._regrid(adapted_knots(rows, self.knots.T, self._intervals(grid), self.order, eps, margin))
+        return self._regrid(moved_knots(self, x.detach().reshape(-1, x.shape[-1]), grid, eps, margin))
 
     @torch.no_grad()
     def refine(self, grid: int) -> float:
@@ -127,24 +124,11 @@ class KAN(BasisLayer):
         The coefficients are a new parameter: make a new optimizer.
         Returns the largest change of an edge function, which is 0 but for rounding where the new knots contain the old.
         """
-        lo, hi = self.knots[self.order].double(), self.knots[-self.order - 1].double()
-        return self._regrid(uniform_knots(lo, hi, self._intervals(grid), self.order))
-
-    def _intervals(self, grid: int | None) -> int:
-        if grid is None:
-            return self.grid
-        if isinstance(grid, bool) or not isinstance(grid, int) or grid < 1:
-            raise BadInput(f"{self.part.id}: grid={grid!r}; expected a whole number of at least 1")
-        return grid
+        return self._regrid(finer_knots(self, grid))
 
     def _regrid(self, knots_IK: Tensor) -> float:
         coef, change = project(self.coef, self.knots.T, knots_IK, self.order)  # a scale multiplies both sides alike
-        if coef.shape == self.coef.shape:  # in place: an optimizer goes on with the same parameter
-            self.coef.copy_(coef)
-        else:
-            self.coef = nn.Parameter(coef, self.coef.requires_grad)
-        self.knots = knots_IK.T.contiguous().to(self.knots)
-        self.uniform = equally_spaced(self.knots.T)
+        regrid(self, knots_IK, coef)
         return change
 
     @torch.no_grad()
