@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright.expressions import equivalents
+from netwright.fused import own_code
 from netwright.part import BadInput, Part
 from netwright.streams import initialise
 
@@ -58,6 +59,12 @@ class Sized(nn.Module, metaclass=Ready):
     options: dict[str, Any]
     no_decay: frozenset[str] = frozenset()  # parameters that weight decay leaves alone
     resizable: frozenset[str] = frozenset()  # parameters and buffers that take the shapes of the state they load
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "forward" not in cls.__dict__ and cls.forward is not nn.Module.forward:
+            # torch.compile counts recompilations by code object: with one for all parts, the ninth would run uncompiled.
+            cls.forward = own_code(cls.forward)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Fill the module's own parameters and buffers; those of its submodules are theirs to fill. Default: it has none."""

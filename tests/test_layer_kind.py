@@ -141,6 +141,7 @@ WRONG = (
     ("finite", explodes, {}), ("gradcheck", unfollowed, {}), ("gradcheck", rounding, {}), ("vmap", branches, {}),
     ("width", wide, {}), ("initialised", plain, {"reset_parameters": empty}), ("descent", still, {}),
     ("initialised", plain, {"reset_parameters": ignores}), ("initialised", plain, {"reset_parameters": constant}),
+    ("initialised", plain, {"no_decay": frozenset({"wieght"})}),
 )  # fmt: skip
 
 
@@ -338,3 +339,11 @@ def test_building_on_meta_touches_no_global_generator(part: Any) -> None:
         built = part.build(**part.toy)
     assert torch.equal(before, torch.get_rng_state())
     assert all(t.is_meta for t in (*built.parameters(), *built.buffers()))
+
+
+def test_more_layers_compile_in_one_process_than_recompilations_are_allowed() -> None:
+    """Each has a code object of its own: with one for all, the ninth would run uncompiled and say nothing."""
+    torch.compiler.reset()
+    for n in range(torch._dynamo.config.recompile_limit + 2):
+        part = declare(type(f"Own{n}", (Toy,), {"__module__": __name__}))
+        torch.compile(part.build(2, 3), backend="eager", fullgraph=True)(torch.ones(1, 2))
