@@ -60,24 +60,24 @@ def _now(name: str) -> str:
         return ""
 
 
-def attempt(work: Callable[..., Study], cell: Cell) -> dict[str, Any]:
+def attempt(work: Callable[..., dict[str, Any]], cell: Cell) -> dict[str, Any]:
     """One cell; a failure is a row, not the end of the table. Importable by name: worker processes call it."""
     import torch
 
     torch.set_num_threads(1)
     begun = time.perf_counter()
     try:
-        row = study_row(work(**cell))
+        row = work(**cell)
     except Exception as error:
         row = {"error": f"{type(error).__name__}: {error}"[:400]}
     return {**cell, **row, "minutes": round((time.perf_counter() - begun) / 60, 2)}
 
 
 def fill(
-    cells: Iterable[tuple[str, Cell]], work: Callable[..., Study], path: Path, page: Callable[[Mapping[str, Any]], str],
+    cells: Iterable[tuple[str, Cell]], work: Callable[..., dict[str, Any]], path: Path, page: Callable[[Mapping[str, Any]], str],
     budget: float, workers: int,
 ) -> None:  # fmt: skip
-    """Runs the cells that aren't fresh until the budget (minutes) is spent, and writes path (.json, .md) after each."""
+    """work(**cell) of the cells that aren't fresh, until the budget (minutes) is spent; writes path (.json, .md) after each."""
     saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"cells": {}}
     rows: dict[str, Any] = saved["cells"]
     begun = time.monotonic()

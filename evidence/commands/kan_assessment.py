@@ -22,7 +22,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from _studies import Cell, arm_line, fill, heading
+from _studies import Cell, arm_line, fill, heading, study_row
 
 from netwright import catalogue
 from netwright.names import slug
@@ -52,6 +52,11 @@ def study(task: str, match: str) -> Study:
     used = "-".join(sorted(catalogue.fingerprint(catalogue.parse(arm)[0])[:4] for arm in ARMS))
     out = Path("netwright-studies/kan-assessment") / f"{slug(task)}-{match}-{used}"
     return Study(task, ARMS, seeds=SEEDS, trials=TRIALS, match=match, out=out)
+
+
+def cell(task: str, match: str) -> dict[str, Any]:
+    """Importable by name: worker processes call it."""
+    return study_row(study(task, match))
 
 
 def cells(tasks: list[str], matches: list[str]) -> Iterator[tuple[str, Cell]]:
@@ -123,7 +128,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=60.0, help="minutes after which no further cell is begun")
     parser.add_argument("--workers", type=int, default=1, help="more disturb the solving for equal time")
     given = parser.parse_args()
-    fill(cells(given.task, given.match), study, HERE / "kan_assessment.json", page, given.budget, given.workers)
+    fill(cells(given.task, given.match), cell, HERE / "kan_assessment.json", page, given.budget, given.workers)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from _studies import Cell, arm_line, fill, heading
+from _studies import Cell, arm_line, fill, heading, study_row
 
 from netwright import catalogue
 from netwright.names import slug
@@ -46,11 +46,16 @@ def specs(section: str) -> list[str]:
 
 
 def study(section: str, spec: str) -> Study:
-    """The study of a cell. Importable by name: worker processes call it."""
+    """The study of a cell."""
     _, seeds, trials, _, _ = SECTIONS[section]
     arms = [BASE, spec if ":" in spec or spec in SECTIONS[section][3] else f"layer/{spec}"]
     out = Path("netwright-studies/layers") / f"{section}-{slug(spec)}-{catalogue.fingerprint(catalogue.parse(arms[1])[0])[:8]}"
     return Study("mnist", arms, task_options={"host": section}, seeds=seeds, trials=trials, out=out)
+
+
+def cell(section: str, spec: str) -> dict[str, Any]:
+    """Importable by name: worker processes call it."""
+    return study_row(study(section, spec))
 
 
 def cells(sections: list[str], only: list[str]) -> Iterator[tuple[str, Cell]]:
@@ -101,7 +106,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=60.0, help="minutes after which no further cell is begun")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2))
     given = parser.parse_args()
-    fill(cells(given.section, given.only), study, HERE / "layers.json", page, given.budget, given.workers)
+    fill(cells(given.section, given.only), cell, HERE / "layers.json", page, given.budget, given.workers)
 
 
 if __name__ == "__main__":
