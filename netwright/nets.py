@@ -30,7 +30,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "gcn": ("mlp",),
 }
 
-#: Normalisations a task can name for its slot `norm`, until parts of a kind `norm` fill it: channels, channel dim -> module.
+#: torch's normalisations, which a task can name for its slot `norm` beside parts of that kind: channels, channel dim -> module.
 NORMS: dict[str, Factory] = {
     "none": lambda channels, dim: nn.Identity(),
     "layer": lambda channels, dim: nn.LayerNorm(channels) if dim == -1 else nn.GroupNorm(1, channels),

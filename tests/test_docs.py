@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import re
@@ -325,6 +326,22 @@ def test_the_table_of_rules_is_the_catalogues() -> None:
     text = TEXTS[ROOT / "docs" / "learning-rules.md"]
     found = [part for part in catalogue.parts("rule") if part.origin == "netwright"]
     assert rules.written(text, found) == text, "run python -m netwright.report.rules"
+
+
+def test_the_tables_of_layers_are_the_catalogues_and_the_benchmarks() -> None:
+    from netwright.report import layers
+
+    path, saved = layers.page()
+    own = {kind: [part for part in catalogue.parts(kind) if part.origin == "netwright"] for kind in ("layer", "norm")}
+    assert layers.written(TEXTS[path], own["layer"], own["norm"], saved) == TEXTS[path], "run python -m netwright.report.layers"
+
+
+@pytest.mark.parametrize("name", ["layers", "kan_assessment", "kan_formulas"])
+def test_the_pages_of_studies_are_written_from_their_cells(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "evidence" / "commands"))
+    saved = json.loads((ROOT / "evidence" / f"{name}.json").read_text(encoding="utf-8"))
+    written = (ROOT / "evidence" / f"{name}.md").read_text(encoding="utf-8")
+    assert importlib.import_module(name).page(saved) == written, f"run python evidence/commands/{name}.py --budget 0"
 
 
 def test_the_tables_of_evidence_are_written_from_its_cells(monkeypatch: pytest.MonkeyPatch) -> None:

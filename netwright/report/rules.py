@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-BEGIN, END = "<!-- rules: written by python -m netwright.report.rules -->", "<!-- end of rules -->"
 
 
 def menu_of(part: Any) -> str:
@@ -40,10 +39,16 @@ def table(parts: Iterable[Any]) -> str:
     return "\n".join(lines)
 
 
+def between(text: str, name: str, table: str) -> str:
+    """The page with this table between the comments that name it."""
+    begin, end = re.search(rf"<!-- {name}: [^>]*-->", text), f"<!-- end of {name} -->"
+    assert begin is not None, f"the page has no <!-- {name}: ... -->"
+    return f"{text[: begin.end()]}\n\n{table}\n\n{end}{text.split(end)[1]}"
+
+
 def written(text: str, parts: Iterable[Any]) -> str:
     """The page with its table made anew."""
-    head, rest = text.split(BEGIN)
-    return f"{head}{BEGIN}\n\n{table(parts)}\n\n{END}{rest.split(END)[1]}"
+    return between(text, "rules", table(parts))
 
 
 if __name__ == "__main__":
