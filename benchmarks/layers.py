@@ -1,8 +1,8 @@
 """Layers: time and memory of functions on edges against the matrix product they amount to, and of others against peers.
 
-    python benchmarks/layers.py [--rounds N] [--section kan rational hypercomplex] [--peers FOLDER] [--device cuda]
+    python benchmarks/layers.py [--rounds N] [--section edges rational hypercomplex] [--peers FOLDER] [--device cuda]
 
-Unit of the section kan: forward and backward, with the gradient of the input, of nn.Linear(9 I -> O) in the same round: the
+Unit of the section edges: forward and backward, with the gradient of the input, of nn.Linear(9 I -> O) in the same round: the
 product that a cubic KAN layer of grid 5 amounts to (8 splines and a base function an input). One thread, processor time,
 A/A row, random order in every round. *held*: bytes a layer keeps between its forward and backward beside its parameters,
 in multiples of its input; *peak*: bytes of a whole step, from allocation events. Peers run their own code, which is not
@@ -147,7 +147,7 @@ def commits(folder: Path | None) -> dict[str, str]:
 # Sections -------------------------------------------------------------------------------------------------------------
 
 
-def kan_rows(b: int, i: int, o: int, folder: Path | None) -> dict[str, tuple[nn.Module, Tensor]]:
+def edge_rows(b: int, i: int, o: int, folder: Path | None) -> dict[str, tuple[nn.Module, Tensor]]:
     g = torch.Generator().manual_seed(0)
     x, wide = 2 * torch.rand(b, i, generator=g) - 1, torch.randn(b, (GRID + ORDER + 1) * i, generator=g)
     torch.manual_seed(0)
@@ -173,10 +173,10 @@ def kan_rows(b: int, i: int, o: int, folder: Path | None) -> dict[str, tuple[nn.
     return rows | {name: (layer, x) for name, layer in peers(folder, i, o).items()}
 
 
-def kan(given: argparse.Namespace) -> dict[str, Any]:
+def edges(given: argparse.Namespace) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for b, i, o in SHAPES:
-        rows = kan_rows(b, i, o, given.peers)
+        rows = edge_rows(b, i, o, given.peers)
         out[f"{b}x{i}->{o}"] = table(rows, UNIT, given)
     return out
 
@@ -270,7 +270,7 @@ def targets(tables: dict[str, Any]) -> list[str]:
 
     for b, i, o in SHAPES:
         for name, most in TARGETS.items():
-            line("kan", f"{b}x{i}->{o}", name, most)
+            line("edges", f"{b}x{i}->{o}", name, most)
     for shape in tables.get("rational", {}):
         line("rational", shape, "kat, fused", 1.3)
         line("rational", shape, "kat, compiled", 1.3)
@@ -283,11 +283,11 @@ def targets(tables: dict[str, Any]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--section", nargs="+", default=["kan", "rational", "hypercomplex"])
+    parser.add_argument("--section", nargs="+", default=["edges", "rational", "hypercomplex"])
     parser.add_argument("--peers", type=Path, help="folder with clones of the peers; they are run, not shipped")
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
-    sections = {"kan": kan, "rational": rational, "hypercomplex": hypercomplex}
+    sections = {"edges": edges, "rational": rational, "hypercomplex": hypercomplex}
     tables = {name: sections[name](given) for name in given.section}
     said = targets(tables)
     name = "layers" if given.device == "cpu" else f"layers-{given.device.split(':')[0]}"

@@ -42,7 +42,7 @@ def catalogue_table(layers: Iterable[Any], norms: Iterable[Any]) -> str:
 
 def speed_table(saved: Mapping[str, Any]) -> str:
     """Time of forward and backward, and what is held between them, at both shapes."""
-    shapes = saved["kan"]
+    shapes = saved["edges"]
     lines = [
         "| layer | " + " | ".join(f"{shape}: time | held" for shape in shapes) + " |",
         "|---" * (1 + 2 * len(shapes)) + "|",
