@@ -66,7 +66,8 @@ class Card:
             lines.append("tags      " + ", ".join(k if v is True else f"{k}={v}" for k, v in tags.items()))
         for o in p.options:
             allowed = f" of {', '.join(map(str, o.allowed))}" if o.allowed else ""
-            lines.append(f"option    {o.name}={o.default}{allowed}{'  ' + o.help if o.help else ''}")
+            shown = "''" if o.default == "" else o.default
+            lines.append(f"option    {o.name}={shown}{allowed}{'  ' + o.help if o.help else ''}")
         lines += [f"claim     {c.text}{' (' + c.where + ')' if c.where else ''}" for c in p.claims]
         lines += [f"departs   {d}" for d in p.deviations]
         flops = getattr(p, "flops", None)
