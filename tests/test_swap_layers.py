@@ -83,8 +83,10 @@ def test_free_widths_are_solved_until_the_cost_is_equal(match: str) -> None:
     if match == "params":
         assert abs(count_parameters(model) / was - 1) < 0.05 and "widths 40 -> " in str(report)
     else:
-        x = torch.zeros(1, 1)
-        cost = sum(part.cost(m, what, x, x) for m in made for what in ("products", "elementwise"))
+        cost = 0.0
+        for m in made:
+            x, y = torch.zeros(1, m.sizes["d_in"]), torch.zeros(1, m.sizes["d_out"])
+            cost += sum(part.cost(m, what, x, y) for what in ("products", "elementwise"))
         assert abs(cost / (2 * (12 * 40 + 40 * 40 + 40 * 3)) - 1) < 0.05
     assert model(torch.randn(4, 12)).shape == (4, 3)
 

@@ -28,7 +28,7 @@ class Family(NamedTuple):
 
 
 def _cubic(basis: Basis, x: Tensor) -> Tensor:
-    return basis(x, x.new_full((), -2.0), x.new_full((), 0.8), order=3, bases=8, uniform=True)
+    return basis(x, x.new_full((), -2.0), x.new_full((), 1 / 0.8), order=3, bases=8, uniform=True)
 
 
 def _bells(basis: Basis, x: Tensor) -> Tensor:
