@@ -53,6 +53,11 @@ def rows_of(net: nn.Module, x: Tensor) -> list[tuple[str, Any, Tensor]]:
     return [(path, layer, given.reshape(-1, given.shape[-1])) for path, layer, given in inputs_of(net, x)]
 
 
+def prunable(layer: Any) -> bool:
+    """Whether a layer has a mask (O, I) of its edges, with keep(mask) and narrow(inputs, outputs)."""
+    return callable(getattr(layer, "narrow", None))
+
+
 def scales(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """Path -> mean |phi_oi(x_i)| over the rows of x (O, I), of every layer: the L1 norm of the KAN paper (section 2.5)."""
     return {path: layer.edges(rows).abs().mean(0) for path, layer, rows in rows_of(net, x)}
@@ -92,7 +97,7 @@ def prune(net: nn.Module, x: Tensor, threshold: float = 1e-2, node_threshold: fl
         masks[k] &= alive_J[:, None]
         masks[k + 1] &= alive_J
     for (path, layer, _), mask in zip(rows, masks, strict=True):
-        if not callable(getattr(layer, "keep", None)):
+        if not prunable(layer):
             raise BadInput(f"{path or 'the net'} is {type(layer).__name__}, which can't be pruned; nothing was changed")
         if not bool(mask.any()):
             raise BadInput(
@@ -110,7 +115,7 @@ def narrow(net: nn.Sequential) -> list[int]:
     """
     layers: list[Any] = list(net)
     for before, after in zip(layers, layers[1:], strict=False):
-        if all(callable(getattr(layer, "narrow", None)) for layer in (before, after)):
+        if prunable(before) and prunable(after):
             alive = after.mask.any(0).nonzero()[:, 0]
             if 0 < len(alive) < after.sizes["d_in"]:
                 before.narrow(torch.arange(before.sizes["d_in"]), alive)

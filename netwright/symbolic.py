@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacfwd
 
-from netwright.edges import edge_layers, rows_of
+from netwright.edges import edge_layers, prunable, rows_of
 from netwright.names import unknown
 from netwright.part import BadInput
 
@@ -278,7 +278,7 @@ def symbolic(
             raise BadInput(f"{layer.part.id}: only sums of functions of single inputs can be read as a formula")
         with torch.no_grad():
             phi_BOI = layer.edges(given)
-        mask = getattr(layer, "mask", None)
+        mask = layer.mask if prunable(layer) else None
         found.append({
             (o, i): fit_edge(given[:, i], phi_BOI[:, o, i], library, simple, reach)
             for o in range(phi_BOI.shape[1]) for i in range(phi_BOI.shape[2]) if mask is None or bool(mask[o, i])

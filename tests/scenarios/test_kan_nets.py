@@ -270,6 +270,18 @@ def test_what_is_no_sum_of_functions_has_no_formula(wrong: Any, words: str) -> N
         symbolic(wrong(), inside(20, 2))
 
 
+@pytest.mark.parametrize("name", ["chebyshev-kan", "hermite-kan", "s-kan", "wavelet-kan"])
+def test_other_layers_of_functions_are_read_but_not_pruned(name: str) -> None:
+    """One layer, whose output is then a sum of the functions it is made of; a mask of its own is no mask of edges."""
+    layer, x = catalogue.make(name, 3, 2).double(), inside(60, 3).double()
+    layer.reset_parameters(torch.Generator().manual_seed(0))
+    formula = symbolic(nn.Sequential(layer), x, library=["x^3", "sin"])
+    assert [sorted(edges) for edges in formula.layers] == [[(o, i) for o in range(2) for i in range(3)]]
+    assert formula.error < 1
+    with pytest.raises(BadInput, match="can't be pruned; nothing was changed"):
+        prune(nn.Sequential(layer), x)
+
+
 def test_the_formula_of_exp_sin_and_a_square_is_found_from_data() -> None:
     """The KAN paper's example, from samples to the formula."""
     pytest.importorskip("sympy")
