@@ -75,16 +75,21 @@ def attempt(work: Callable[..., dict[str, Any]], cell: Cell) -> dict[str, Any]:
 
 def fill(
     cells: Iterable[tuple[str, Cell]], work: Callable[..., dict[str, Any]], path: Path, page: Callable[[Mapping[str, Any]], str],
-    budget: float, workers: int,
+    budget: float, workers: int, every: Iterable[str],
 ) -> None:  # fmt: skip
-    """work(**cell) of the cells that aren't fresh, until the budget (minutes) is spent; writes path (.json, .md) after each."""
+    """work(**cell) of the cells that aren't fresh, until the budget (minutes) is spent; writes path (.json, .md) after each.
+
+    every: keys of all cells the table should have; those it hasn't are kept under "missing".
+    """
     saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"cells": {}}
     rows: dict[str, Any] = saved["cells"]
-    begun = time.monotonic()
+    wanted, begun = list(every), time.monotonic()
 
     def write() -> None:
         stale = sorted(key for key, row in rows.items() if not fresh(row))
-        text = json.dumps({"environment": environment(), "stale": stale, "cells": dict(sorted(rows.items()))}, indent=1)
+        missing = [key for key in wanted if key not in rows]
+        whole = {"environment": environment(), "stale": stale, "missing": missing, "cells": dict(sorted(rows.items()))}
+        text = json.dumps(whole, indent=1)
         path.with_suffix(".part").write_text(text + "\n", encoding="utf-8")
         os.replace(path.with_suffix(".part"), path)
         path.with_suffix(".md").write_text(page(json.loads(text)), encoding="utf-8")
@@ -135,6 +140,16 @@ def arm_line(name: str, arm: Mapping[str, Any], against: Mapping[str, Any] | Non
         f"| `{name}` | {between(arm['mean'], arm['interval'], form)}{failed} | {difference} | {verdict}"
         f" | {number(arm.get('params'), ',.0f')} | {number(arm.get('step'), '.2f')} | {number(arm.get('memory'), '.2f', 2**20)} |"
     )
+
+
+def ending(saved: Mapping[str, Any]) -> list[str]:
+    """The last lines of a page: cells that aren't there, and what the others were measured on."""
+    absent = ", ".join(f"`{key}`" for key in saved["missing"])
+    env = saved["environment"]
+    return [
+        *(["", f"Not measured yet: {absent}."] if absent else []),
+        "", f"torch {env.get('torch', '?')}, {env.get('cpu', '?')}, one thread a run.", "",
+    ]  # fmt: skip
 
 
 def heading(score: str) -> list[str]:

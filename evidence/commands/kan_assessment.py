@@ -22,7 +22,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from _studies import Cell, arm_line, fill, heading, study_row
+from _studies import Cell, arm_line, ending, fill, heading, study_row
 
 from netwright import catalogue
 from netwright.names import slug
@@ -98,8 +98,7 @@ def page(saved: Mapping[str, Any]) -> str:
             out += [arm_line(name, row["arms"][name], row["comparisons"].get(name), form) for name in order]
             if unmatched := [note for note in row["notes"] if "nearest to be had" in note]:
                 out += ["", *(f"- {note}" for note in unmatched)]
-    env = saved["environment"]
-    return "\n".join([*out, "", f"torch {env.get('torch', '?')}, {env.get('cpu', '?')}, one thread a run.", ""])
+    return "\n".join([*out, *ending(saved)])
 
 
 def short(rows: Mapping[str, Any]) -> list[str]:
@@ -128,7 +127,8 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=60.0, help="minutes after which no further cell is begun")
     parser.add_argument("--workers", type=int, default=1, help="more disturb the solving for equal time")
     given = parser.parse_args()
-    fill(cells(given.task, given.match), cell, HERE / "kan_assessment.json", page, given.budget, given.workers)
+    every = [key for key, _ in cells(list(TASKS), list(MATCHES))]
+    fill(cells(given.task, given.match), cell, HERE / "kan_assessment.json", page, given.budget, given.workers, every)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from _studies import Cell, fill
+from _studies import Cell, ending, fill
 from torch import Tensor, nn
 
 from netwright import catalogue
@@ -200,9 +200,8 @@ def page(saved: Mapping[str, Any]) -> str:
         "The shapes of the KANs are those that the formula is known to fit; a person who doesn't know the formula has to find"
         " them. The best grid is chosen by test error here, which favours the KAN.",
     ]
-    env = saved["environment"]
-    stale = f" Stale: {', '.join(saved['stale'])}." if saved["stale"] else ""
-    return "\n".join([*out, "", f"torch {env.get('torch', '?')}, {env.get('cpu', '?')}, one thread a run.{stale}", ""])
+    stale = ["", f"Measured before the layer's file last changed: {', '.join(saved['stale'])}."] if saved["stale"] else []
+    return "\n".join([*out, *stale, *ending(saved)])
 
 
 def best(row: Mapping[str, Any], matched: bool) -> float:
@@ -222,7 +221,8 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=60.0, help="minutes after which no further cell is begun")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2))
     given = parser.parse_args()
-    fill(cells(given.formula, given.seeds), cell, HERE / "kan_formulas.json", page, given.budget, given.workers)
+    every = [key for key, _ in cells(list(FORMULAS), 1)]  # one seed is little, but no blank
+    fill(cells(given.formula, given.seeds), cell, HERE / "kan_formulas.json", page, given.budget, given.workers, every)
 
 
 if __name__ == "__main__":

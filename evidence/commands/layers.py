@@ -18,7 +18,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from _studies import Cell, arm_line, fill, heading, study_row
+from _studies import Cell, arm_line, ending, fill, heading, study_row
 
 from netwright import catalogue
 from netwright.names import slug
@@ -95,8 +95,7 @@ def page(saved: Mapping[str, Any]) -> str:
         out += [line for _, line in sorted(lines)]
         unmatched = sorted({note for row in good for note in row["notes"] if "nearest to be had" in note})
         out += ["", *(f"- {note}" for note in unmatched)] if unmatched else []
-    env = saved["environment"]
-    return "\n".join([*out, "", f"torch {env.get('torch', '?')}, {env.get('cpu', '?')}, one thread a run.", ""])
+    return "\n".join([*out, *ending(saved)])
 
 
 def main() -> None:
@@ -106,7 +105,8 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=60.0, help="minutes after which no further cell is begun")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2))
     given = parser.parse_args()
-    fill(cells(given.section, given.only), cell, HERE / "layers.json", page, given.budget, given.workers)
+    every = [key for key, _ in cells(list(SECTIONS), [])]
+    fill(cells(given.section, given.only), cell, HERE / "layers.json", page, given.budget, given.workers, every)
 
 
 if __name__ == "__main__":
