@@ -133,24 +133,26 @@ def own_code(function: Function) -> Function:
 def fuse(fn: Function, label: str) -> Function:
     """fn(x, *tensors, **options) compiled, with a backward that keeps its tensor arguments only.
 
-    Shapes and dtypes: those of fn. Options are constants: each set of values gets its own kernels, at its first call.
+    Shapes and dtypes: those of fn. Options are constants: each set of values gets its own kernels, at its first call, and
+    so does each set of shapes of parameters, which the compiler takes as fixed; other tensors may have any shape.
     Works under vmap, grad of grad, an outer torch.compile, torch.export, on meta tensors and in low precision.
     Without a compiler it warns once (FallbackWarning, with the cause) and runs fn as it is written.
     """
 
     @cache
-    def closed(options: tuple[tuple[str, Any], ...]) -> Function:
+    def closed(options: tuple[tuple[str, Any], ...], shapes: tuple[torch.Size | None, ...]) -> Function:
         constants = dict(options)
 
         def plain(*inputs: Tensor) -> Tensor:
             return fn(*inputs, **constants)
 
-        return _function(own_code(plain), label)
+        return _function(own_code(plain), label)  # one for all shapes would soon be recompiled more often than is allowed
 
     def fused(x: Tensor, *tensors: Tensor, **options: Any) -> Tensor:
         if torch.compiler.is_compiling():  # an outer compiler fuses the plain writing itself
             return fn(x, *tensors, **options)
-        return closed(tuple(sorted(options.items())))(x, *tensors)
+        shapes = tuple(t.shape if isinstance(t, torch.nn.Parameter) else None for t in tensors)
+        return closed(tuple(sorted(options.items())), shapes)(x, *tensors)
 
     return fused
 

@@ -206,3 +206,15 @@ def test_every_function_has_a_code_object_of_its_own_since_recompilations_are_co
     assert torch.equal(copy(x, s, gain=2.0), gated(x, s, gain=2.0))
     forwards = [part.module_type().forward for part in catalogue.parts("activation")]
     assert len({id(f.__code__) for f in forwards}) == len(forwards)
+
+
+def test_parameters_of_many_shapes_are_compiled_and_none_is_left_to_run_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "_inductor", lambda graph, _: graph.forward)
+    monkeypatch.setattr(fused, "compiler", fused._Compiler())
+    of_many = fuse(gated, "of many shapes")
+    with torch._dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=True):
+        for width in range(2, 8):
+            steepness = nn.Parameter(torch.ones(width))
+            of_many(torch.ones(3, width, requires_grad=True), steepness).sum().backward()
+            assert steepness.grad is not None and bool((steepness.grad > 0).all())
+    assert fused.compiler.usable
