@@ -132,12 +132,13 @@ def between(middle: float | None, interval: Sequence[float] | None, form: str) -
 
 
 def arm_line(name: str, arm: Mapping[str, Any], against: Mapping[str, Any] | None, form: str = ".4f") -> str:
-    """name, score, difference to the baseline, verdict, parameters, time and memory of a training step."""
+    """name, score, difference to the baseline, verdict, widths, parameters, time and memory of a training step."""
     difference = "" if against is None else between(against["difference"], against["interval"], "+" + form)
     verdict = "baseline" if against is None else against["verdict"]
     failed = f" ({arm['failed']} of {arm['n']} failed)" if arm["failed"] else ""
+    widths = "-".join(map(str, arm.get("widths", ())))
     return (
-        f"| `{name}` | {between(arm['mean'], arm['interval'], form)}{failed} | {difference} | {verdict}"
+        f"| `{name}` | {between(arm['mean'], arm['interval'], form)}{failed} | {difference} | {verdict} | {widths}"
         f" | {number(arm.get('params'), ',.0f')} | {number(arm.get('step'), '.2f')} | {number(arm.get('memory'), '.2f', 2**20)} |"
     )
 
@@ -153,5 +154,5 @@ def ending(saved: Mapping[str, Any]) -> list[str]:
 
 
 def heading(score: str) -> list[str]:
-    names = ("arm", score, "difference", "verdict", "parameters", "step time", "memory, MiB")
+    names = ("arm", score, "difference", "verdict", "widths", "parameters", "step time", "memory, MiB")
     return ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]

@@ -75,8 +75,8 @@ def page(saved: Mapping[str, Any]) -> str:
         "",
         "Written by `python evidence/commands/layers.py`; do not edit. MNIST, 10 000 training images, every net as many"
         " parameters as the plain one with ReLU. *difference*: to it, over shared seeds, with a 95 % interval. Each verdict"
-        " stands for itself, uncorrected for the number of rows. *step time*, *memory*: of a training step, time in multiples"
-        " of the plain net's, uncompiled. (*): measured before the part's file last changed.",
+        " stands for itself, uncorrected for the number of rows. *widths*: of the hidden layers. *step time*, *memory*: of a"
+        " training step, time in multiples of the plain net's, uncompiled. (*): measured before the part's file last changed.",
     ]
     for section, (*_, title) in SECTIONS.items():
         rows = {key: row for key, row in saved["cells"].items() if row["section"] == section}
@@ -90,7 +90,7 @@ def page(saved: Mapping[str, Any]) -> str:
         lines = []
         for key, row in rows.items():
             if "arms" not in row:
-                lines.append((2.0, f"| `{row['spec']}` | missing: {row.get('error', '?')} | | | | | |"))
+                lines.append((2.0, f"| `{row['spec']}` | missing: {row.get('error', '?')} | | | | | | |"))
                 continue
             name = next(n for n in row["arms"] if n != row["baseline"])
             mark = " (*)" if key in saved["stale"] else ""
