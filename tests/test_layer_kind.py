@@ -346,4 +346,5 @@ def test_more_layers_compile_in_one_process_than_recompilations_are_allowed() ->
     torch.compiler.reset()
     for n in range(torch._dynamo.config.recompile_limit + 2):
         part = declare(type(f"Own{n}", (Toy,), {"__module__": __name__}))
-        torch.compile(part.build(2, 3), backend="eager", fullgraph=True)(torch.ones(1, 2))
+        compiled = torch.compile(part.build(2, 3), backend="eager", fullgraph=True)  # raises where it may not recompile
+        assert compiled(torch.ones(1, 2)).shape == (1, 3)
