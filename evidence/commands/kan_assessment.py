@@ -97,27 +97,39 @@ def page(saved: Mapping[str, Any]) -> str:
             order = sorted(row["arms"], key=lambda name, r=row, s=sign: s * (r["arms"][name]["mean"] or 0))
             out += heading(row["metric"])
             out += [arm_line(name, row["arms"][name], row["comparisons"].get(name), form) for name in order]
-            if unmatched := [note for note in row["notes"] if "nearest to be had" in note]:
-                out += ["", *(f"- {note}" for note in unmatched)]
+            if off := unmatched(row):
+                out += ["", *(f"- {note}" for note in off.values())]
     return "\n".join([*out, *ending(saved)])
+
+
+def unmatched(row: Mapping[str, Any]) -> dict[str, str]:
+    """Arm -> the note that says how far from equal its cost is, where no width made it so."""
+    return {note.split(":")[0]: note for note in row["notes"] if "nearest to be had" in note}
 
 
 def short(rows: Mapping[str, Any]) -> list[str]:
     """A line a kind of cost and of MLP: the tasks on which it was better than the KAN, worse, or neither."""
-    lines = ["| equal | against the KAN | MLP better | KAN better | equivalent | can't tell |", "|---|---|---|---|---|---|"]
+    lines = ["| equal | against the KAN | MLP better | KAN better | equivalent | can't tell | not made equal |", "|" + "---|" * 7]
     for (match, title), (kind, mlps) in product(MATCHES.items(), MLPS.items()):
-        fate: dict[str, list[str]] = {"better": [], "worse": [], "equivalent": [], "cannot tell": []}
+        fate: dict[str, list[str]] = {"better": [], "worse": [], "equivalent": [], "cannot tell": [], "not made equal": []}
         for task in TASKS:
             row = rows.get(f"{task}/{match}", {})
             if "arms" not in row:
                 continue
             sign = 1 if row["higher_is_better"] else -1
             best = max(mlps, key=lambda name, r=row, s=sign: s * r["arms"][name]["mean"])
-            fate.setdefault(row["comparisons"][best]["verdict"], []).append(task.removeprefix("formulas:formula="))
+            verdict = row["comparisons"][best]["verdict"]
+            if verdict == "not comparable" or best in unmatched(row):
+                verdict = "not made equal"
+            fate[verdict].append(task.removeprefix("formulas:formula="))
         if any(fate.values()):
-            columns = (", ".join(fate[verdict]) or "-" for verdict in ("better", "worse", "equivalent", "cannot tell"))
+            columns = (", ".join(tasks) or "-" for tasks in fate.values())
             lines.append(f"| {title.removeprefix('equal ')} | {kind} | " + " | ".join(columns) + " |")
-    return [*lines, "", "Of ReLU and SiLU the one with the better mean, which favours it a little."]
+    return [
+        *lines, "",
+        "Of ReLU and SiLU the one with the better mean, which favours it a little. *not made equal*: no width brings its cost"
+        " near enough to the KAN's; the table below says how far it is.",
+    ]  # fmt: skip
 
 
 def main() -> None:
