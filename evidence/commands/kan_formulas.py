@@ -211,7 +211,8 @@ def best(row: Mapping[str, Any], matched: bool) -> float:
 
 
 def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.1e} [{min(values):.0e}, {max(values):.0e}]"
+    """The median and, of several seeds, the least and the largest."""
+    return f"{statistics.median(values):.1e}" + (f" [{min(values):.0e}, {max(values):.0e}]" if len(values) > 1 else "")
 
 
 def main() -> None:
