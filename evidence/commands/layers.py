@@ -76,7 +76,8 @@ def page(saved: Mapping[str, Any]) -> str:
         "Written by `python evidence/commands/layers.py`; do not edit. MNIST, 10 000 training images, every net as many"
         " parameters as the plain one with ReLU. *difference*: to it, over shared seeds, with a 95 % interval. Each verdict"
         " stands for itself, uncorrected for the number of rows. *widths*: of the hidden layers. *step time*, *memory*: of a"
-        " training step, time in multiples of the plain net's, uncompiled. (*): measured before the part's file last changed.",
+        " training step, time in multiples of the plain net's, uncompiled but where a row says fused. (*): measured before the"
+        " part's file last changed.",
     ]
     for section, (*_, title) in SECTIONS.items():
         rows = {key: row for key, row in saved["cells"].items() if row["section"] == section}
