@@ -6,8 +6,6 @@ installed distributions add theirs through the entry-point group `netwright.part
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import importlib
 import importlib.metadata
 import inspect
@@ -33,6 +31,11 @@ def kinds() -> dict[str, Kind]:
 
     found = [importlib.import_module(f"netwright.kinds.{m.name}").KIND for m in pkgutil.iter_modules(package.__path__)]
     return {kind.name: kind for kind in found}
+
+
+def contracts(kind: str) -> tuple[str, ...]:
+    """Modules whose CHECKS are the contract of a kind, the common ones first."""
+    return ("netwright.testing.every", f"netwright.testing.{kind}")
 
 
 def declared(module: Any) -> tuple[Part, ...]:
@@ -195,65 +198,3 @@ def cls_name(part: Any) -> str:
     """The class name a part is importable under, or ''."""
     cls = getattr(part, "cls", "")
     return cls if isinstance(cls, str) else cls.__name__
-
-
-# Fingerprints ---------------------------------------------------------------------------------------------------------
-
-#: Keywords of a declaration that describe a part and don't change what it computes.
-_DESCRIPTION = frozenset({
-    "paper", "formula", "summary", "values", "examples", "limits", "identities", "claims", "deviations", "reference",
-    "reference_eval", "alias_of", "equals_at_init", "retired", "flops",
-})  # fmt: skip
-
-
-class _Strip(ast.NodeTransformer):
-    """Removes docstrings, descriptive keywords of declarations and functions nothing but them uses by name `reference`."""
-
-    def visit_Module(self, node: ast.Module) -> ast.Module:
-        self.generic_visit(node)
-        node.body = [n for n in node.body if not (isinstance(n, ast.FunctionDef) and n.name.startswith(("reference", "claim_")))]
-        return _without_docstring(node)
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        self.generic_visit(node)
-        return _without_docstring(node)
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
-        self.generic_visit(node)
-        return _without_docstring(node)
-
-    def visit_Call(self, node: ast.Call) -> ast.Call:
-        self.generic_visit(node)
-        if any(k.arg == "paper" for k in node.keywords):  # only declarations have one
-            node.keywords = [k for k in node.keywords if k.arg not in _DESCRIPTION]
-        return node
-
-
-def _without_docstring(node: Any) -> Any:
-    first = node.body[0] if node.body else None
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-        node.body = node.body[1:] or [ast.Pass()]
-    return node
-
-
-def source_hash(source: str) -> str:
-    """Hash of what the source does: its syntax tree without docstrings, comments and descriptive declarations."""
-    return hashlib.sha256(ast.dump(_Strip().visit(ast.parse(source))).encode()).hexdigest()[:16]
-
-
-def fingerprint(part: Part) -> str:
-    """Changes when what the part computes can have changed: its file, its family's _shared.py, the parts it uses.
-
-    A plug-in adds its distribution's version. A part without source needs the user's own `version=` (see netwright.task).
-    """
-    pieces = [part.origin if part.origin != "netwright" else ""]
-    module = importlib.import_module(part.module) if part.module != "__main__" else None
-    path = inspect.getsourcefile(module) if module is not None else None
-    if path is None:
-        raise BadInput(f"{part.id} has no source file to take a fingerprint of; put it in a file")
-    pieces.append(source_hash(Path(path).read_text(encoding="utf-8")))
-    shared = Path(path).with_name("_shared.py")
-    if shared.exists():
-        pieces.append(source_hash(shared.read_text(encoding="utf-8")))
-    pieces += [fingerprint(get(used)) for used in part.uses]
-    return hashlib.sha256("|".join(pieces).encode()).hexdigest()[:16]

@@ -23,6 +23,7 @@ from markupsafe import Markup
 from netwright import __version__, catalogue
 from netwright import papers as corpus
 from netwright.card import Card, card, costs_of, tags_of
+from netwright.core.fingerprint import fingerprint
 from netwright.names import printable
 from netwright.part import Claim, NetwrightError, Part
 from netwright.report import canvas, figures, words
@@ -192,7 +193,7 @@ def _card(part: Part) -> Card:
 
 def _fingerprint(part: Part) -> str:
     try:
-        return catalogue.fingerprint(part)
+        return fingerprint(part)
     except (NetwrightError, ImportError):
         return ""
 

@@ -1,7 +1,7 @@
 """How far a part has come, computed from what was measured and never typed.
 
 draft     declared
-checked   evidence/checks.json holds a passing entry for the part's present fingerprint
+checked   evidence/checks.json holds a passing entry for the part's present fingerprint and its present judges
 studied   checked, and evidence/studies/ holds a fresh record of every claim judged by training
 retired   said so by the part itself, with a reason
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from netwright import catalogue
+from netwright.core.fingerprint import fingerprint, judged
 from netwright.part import NetwrightError, Part
 
 PACKAGE = Path(__file__).parent
@@ -44,14 +45,21 @@ def status(part: Part) -> str:
 def _present(name: str) -> str:
     """The present fingerprint of a part, or "" where it has none."""
     try:
-        return catalogue.fingerprint(catalogue.get(name))
+        return fingerprint(catalogue.get(name))
     except NetwrightError:
         return ""
 
 
 def _checked(part: Part, folder: Path) -> bool:
     entry = _checks(folder).get(part.id)
-    return entry is not None and entry["passed"] is True and entry["fingerprint"] == _present(part.id) != ""
+    return entry is not None and entry["passed"] is True and _current(part, entry)
+
+
+def _current(part: Part, entry: Mapping[str, Any]) -> bool:
+    try:
+        return entry["fingerprint"] == fingerprint(part) and entry.get("judged") == judged(part)
+    except NetwrightError:
+        return False
 
 
 def _studied(part: Part, folder: Path) -> bool:

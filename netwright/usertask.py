@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from netwright.catalogue import source_hash
+from netwright.core.fingerprint import source_hash
 from netwright.kinds.rule import FAMILIES
 from netwright.kinds.task import Data, Problem, Task, eval_grid, require, tensor_hash
 from netwright.losses import one_hot, same

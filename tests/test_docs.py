@@ -21,6 +21,7 @@ from typer.main import get_command
 import netwright
 from netwright import catalogue, pages, stats
 from netwright.cli import app
+from netwright.core.fingerprint import fingerprint
 from netwright.part import Claim, Paper, Part, Protocol
 from netwright.testing.child import check
 
@@ -306,13 +307,13 @@ def test_a_page_tells_fresh_results_from_stale_ones(tmp_path: Path) -> None:
     part = drawn()
     claim = Claim("c", "it is so", protocol=Protocol("a task", "another", "better"))
     claimed = dataclasses.replace(part, claims=(claim,))
-    for fingerprint, fresh in ((catalogue.fingerprint(part), True), ("0" * 16, False)):
+    for mark, fresh in ((fingerprint(part), True), ("0" * 16, False)):
         (tmp_path / "studies").mkdir(exist_ok=True)
         record: dict[str, Any] = {"part": part.id, "claim": "c", "verdict": "better", "reason": "by far."}
-        record["fingerprints"] = {part.id: fingerprint}
+        record["fingerprints"] = {part.id: mark}
         (tmp_path / "studies" / "one.json").write_text(json.dumps(record), encoding="utf-8")
         results = {"x": "pass", "y": "skip: no compiler", "z": "fail: 1"}
-        entry = {"fingerprint": fingerprint, "passed": False, "checks": results}
+        entry = {"fingerprint": mark, "passed": False, "checks": results}
         (tmp_path / "checks.json").write_text(json.dumps({"parts": {part.id: entry}}), encoding="utf-8")
         text = pages.page(claimed, pages.Evidence.read(tmp_path))
         assert "1 of 2 checks hold" in text and "better: by far." in text

@@ -13,10 +13,11 @@ from golden import trajectory
 from torch import nn
 
 from netwright import catalogue
+from netwright.core.fingerprint import ENGINE_VERSION
 from netwright.kinds.rule import gradients
 from netwright.part import BadInput, Misfit, UnknownName
 from netwright.stack import Stack, skeleton, train_stack
-from netwright.study.spec import ENGINE_VERSION, ArmSpec, open_task
+from netwright.study.spec import ArmSpec, open_task
 from netwright.study.work import build_rule, data_of
 from netwright.train import OPTIMIZERS, SCHEDULES, Loop, Setting, first_bad_module, orders, predict, train
 
@@ -369,7 +370,7 @@ def test_an_activations_own_values_do_not_shift_the_others():
 
 
 def test_numbers_move_only_with_the_engine_version():
-    """Where this fails on purpose: raise ENGINE_VERSION in netwright/study/spec.py, then run tests/golden/trajectory.py."""
+    """Where this fails on purpose: raise ENGINE_VERSION in netwright/core/fingerprint.py, then run tests/golden/trajectory.py."""
     golden = json.loads(trajectory.FILE.read_text(encoding="utf-8"))
     assert golden["engine_version"] == ENGINE_VERSION, "the version was raised: run tests/golden/trajectory.py"
     now = trajectory.trajectories()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from netwright import catalogue, status
+from netwright.core.fingerprint import fingerprint, judged
 from netwright.part import Claim, Part, Protocol
 from netwright.testing import Result
 from netwright.testing import _matrix as command
@@ -20,7 +21,7 @@ CLAIMED = replace(PART, claims=(Claim("better", "is better", protocol=Protocol("
 
 
 def of(part: Part, folder: Path, monkeypatch: pytest.MonkeyPatch, entry: dict[str, Any] | None = None, *studies: Any) -> str:
-    fresh = {"fingerprint": catalogue.fingerprint(part), "passed": True, "checks": {}}
+    fresh = {"fingerprint": fingerprint(part), "judged": judged(part), "passed": True, "checks": {}}
     table = {} if entry is None else {part.id: fresh | entry}
     (folder / "studies").mkdir(parents=True)
     (folder / "checks.json").write_text(json.dumps({"schema": 1, "parts": table, "torch": "2"}))
@@ -32,14 +33,20 @@ def of(part: Part, folder: Path, monkeypatch: pytest.MonkeyPatch, entry: dict[st
 
 @pytest.mark.parametrize(
     ("entry", "wanted"),
-    [(None, "draft"), ({}, "checked"), ({"passed": False}, "draft"), ({"fingerprint": "0" * 16}, "draft")],
+    [
+        (None, "draft"),
+        ({}, "checked"),
+        ({"passed": False}, "draft"),
+        ({"fingerprint": "0" * 16}, "draft"),
+        ({"judged": "0" * 16}, "draft"),
+    ],
 )
 def test_checked_is_fresh_and_passing(entry: Any, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert of(PART, tmp_path / "e", monkeypatch, entry) == wanted
 
 
 def test_studied_needs_a_fresh_record_of_every_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mark = catalogue.fingerprint(PART)
+    mark = fingerprint(PART)
     record = {"schema": 1, "part": PART.id, "claim": "better", "fingerprints": {PART.id: mark}}
     stale = record | {"fingerprints": {PART.id: "0" * 16}}
     assert of(CLAIMED, tmp_path / "a", monkeypatch, {}, record) == "studied"

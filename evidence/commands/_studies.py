@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from netwright import catalogue
+from netwright.core.fingerprint import fingerprint
 from netwright.part import NetwrightError
 from netwright.study.run import Study
 from netwright.study.spec import environment
@@ -22,7 +23,9 @@ Cell = Mapping[str, Any]
 def study_row(study: Study) -> dict[str, Any]:
     """Runs a study and gives its verdicts, scores and costs as plain data, with the fingerprints that keep it fresh."""
     result = study.run()
-    used = {v[0].id for arm in study.request.arms for v in arm.filled(study.task).values() if not isinstance(v, str)}
+    used = {v[0].id for arm in study.request.arms for v in arm.filled(study.task).values() if not isinstance(v, str)} | {
+        study.task.id
+    }
     arms = {}
     for arm in result.arms:
         cost = arm.cost
@@ -39,7 +42,7 @@ def study_row(study: Study) -> dict[str, Any]:
         for c in result.comparisons
     }
     return {
-        "fingerprints": {name: catalogue.fingerprint(catalogue.get(name)) for name in sorted(used)},
+        "fingerprints": {name: fingerprint(catalogue.get(name)) for name in sorted(used)},
         "metric": result.metric, "higher_is_better": result.higher_is_better, "delta": result.delta,
         "baseline": result.baseline, "match": result.match, "seeds": len(result.seeds), "trials": result.trials,
         "engine": result.engine, "command": result.command, "arms": arms, "comparisons": comparisons, "notes": list(result.notes),
@@ -55,7 +58,7 @@ def fresh(row: Mapping[str, Any] | None) -> bool:
 
 def _now(name: str) -> str:
     try:
-        return catalogue.fingerprint(catalogue.get(name))
+        return fingerprint(catalogue.get(name))
     except NetwrightError:
         return ""
 

@@ -28,6 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from netwright import catalogue
+from netwright.core.fingerprint import fingerprint
 from netwright.kinds.rule import Rule
 from netwright.kinds.task import Task
 from netwright.study.run import Study
@@ -201,7 +202,7 @@ def main() -> None:
     for protocol in given.protocol:
         for pair in given.pair:
             spec = PAIRS[pair][0]
-            prints = [catalogue.fingerprint(catalogue.parse(name, kind="rule")[0]) for name in (BASE, spec)]
+            prints = [fingerprint(catalogue.parse(name, kind="rule")[0]) for name in (BASE, spec)]
             key = f"{protocol} {pair} {given.device}"
             if rows.get(key, {}).get("fingerprints") == prints:
                 continue

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from netwright import catalogue
+from netwright.core.fingerprint import fingerprint
 from netwright.part import NetwrightError
 from netwright.study.claims import claim_study, claims, file_name, record
 
@@ -24,7 +25,7 @@ def fresh(path: Path) -> bool:
     if not path.exists():
         return False
     known = json.loads(path.read_text(encoding="utf-8"))["fingerprints"]
-    return all(catalogue.fingerprint(catalogue.get(name)) == value for name, value in known.items())
+    return all(fingerprint(catalogue.get(name)) == value for name, value in known.items())
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from _studies import Cell, arm_line, ending, fill, heading, study_row
 
 from netwright import catalogue
+from netwright.core.fingerprint import fingerprint
 from netwright.names import slug
 from netwright.study.run import Study
 
@@ -50,7 +51,7 @@ SEEDS, TRIALS = 10, 3  # six comparisons need ten seeds: with fewer nothing coul
 
 def study(task: str, match: str) -> Study:
     """The ready study: KAN, its relatives and MLPs, on one task at one kind of equal cost."""
-    used = "-".join(sorted(catalogue.fingerprint(catalogue.parse(arm)[0])[:4] for arm in ARMS))
+    used = "-".join(sorted(fingerprint(catalogue.parse(arm)[0])[:4] for arm in ARMS))
     out = Path("netwright-studies/kan-assessment") / f"{slug(task)}-{match}-{used}"
     return Study(task, ARMS, seeds=SEEDS, trials=TRIALS, match=match, out=out)
 

@@ -27,6 +27,7 @@ from _studies import Cell, ending, fill
 from torch import Tensor, nn
 
 from netwright import catalogue
+from netwright.core.fingerprint import fingerprint
 from netwright.edges import update_grids
 from netwright.nets import count_parameters
 
@@ -144,7 +145,7 @@ def cell(formula: str, seed: int) -> dict[str, Any]:
                 "train": error(mlp, x, y), "test": error(mlp, x_test, y_test),
             })  # fmt: skip
     part = catalogue.get("layer/kan")
-    return {"fingerprints": {part.id: catalogue.fingerprint(part)}, "stages": stages, "mlps": mlps}
+    return {"fingerprints": {part.id: fingerprint(part)}, "stages": stages, "mlps": mlps}
 
 
 def cells(formulas: list[str], seeds: int) -> Iterator[tuple[str, Cell]]:

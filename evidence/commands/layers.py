@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from _studies import Cell, arm_line, ending, fill, heading, study_row
 
 from netwright import catalogue
+from netwright.core.fingerprint import fingerprint
 from netwright.names import slug
 from netwright.study.run import Study
 
@@ -52,7 +53,7 @@ def study(section: str, spec: str) -> Study:
     """The study of a cell."""
     _, seeds, trials, _, _ = SECTIONS[section]
     arms = [BASE, spec if ":" in spec or spec in SECTIONS[section][3] else f"layer/{spec}"]
-    out = Path("netwright-studies/layers") / f"{section}-{slug(spec)}-{catalogue.fingerprint(catalogue.parse(arms[1])[0])[:8]}"
+    out = Path("netwright-studies/layers") / f"{section}-{slug(spec)}-{fingerprint(catalogue.parse(arms[1])[0])[:8]}"
     engine = "loop" if "fused" in spec else "auto"  # one net after another: a stack of nets runs the plain writing
     return Study("mnist", arms, task_options={"host": section}, seeds=seeds, trials=trials, engine=engine, out=out)
 

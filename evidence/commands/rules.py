@@ -30,6 +30,7 @@ from _rules_table import page
 from torch import Tensor
 
 from netwright import catalogue
+from netwright.core.fingerprint import fingerprint
 from netwright.kinds.rule import equivalents
 from netwright.kinds.task import Data, Task, eval_grid
 from netwright.names import slug
@@ -116,8 +117,8 @@ def specs() -> list[str]:
     return found
 
 
-def fingerprint(spec: str) -> str:
-    return catalogue.fingerprint(catalogue.parse(spec, kind="rule")[0])
+def mark(spec: str) -> str:
+    return fingerprint(catalogue.parse(spec, kind="rule")[0])
 
 
 # One cell -------------------------------------------------------------------------------------------------------------
@@ -208,7 +209,7 @@ def cell(section: str, spec: str, unit: str, trials: int, rate: float | None, ou
     """All figures of one cell, as plain data. Importable by name: worker processes call it."""
     torch.set_num_threads(1)
     begun = time.perf_counter()
-    row: dict[str, Any] = {"section": section, "rule": spec, "unit": unit, "fingerprint": fingerprint(spec)}
+    row: dict[str, Any] = {"section": section, "rule": spec, "unit": unit, "fingerprint": mark(spec)}
     try:
         if why := fit(spec, task_of(section)):
             return row | {"misfit": why}
@@ -293,7 +294,7 @@ def main() -> None:
     cells: dict[str, Any] = saved["cells"]
 
     def write() -> None:
-        stale = sorted(key for key, row in cells.items() if row["fingerprint"] != fingerprint(row["rule"]))
+        stale = sorted(key for key, row in cells.items() if row["fingerprint"] != mark(row["rule"]))
         text = json.dumps({"environment": environment(), "stale": stale, "cells": dict(sorted(cells.items()))}, indent=1)
         path.with_suffix(".part").write_text(text + "\n", encoding="utf-8")
         os.replace(path.with_suffix(".part"), path)
@@ -310,7 +311,7 @@ def main() -> None:
             running: set[Future[dict[str, Any]]] = set()
             for section_, spec, unit, trials, rate in wanted(section, cells, given.rule):
                 old = cells.get(key_of(section_, spec, unit))
-                if old and old["fingerprint"] == fingerprint(spec) and "error" not in old:
+                if old and old["fingerprint"] == mark(spec) and "error" not in old:
                     continue
                 while len(running) >= given.workers:
                     done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -319,7 +320,7 @@ def main() -> None:
                 if time.monotonic() - begun > 60 * given.budget:
                     print(f"budget spent before {section_} {spec} {unit}", flush=True)
                     break
-                where = given.out / section_ / f"{slug(spec)}-{unit}-{fingerprint(spec)[:8]}"
+                where = given.out / section_ / f"{slug(spec)}-{unit}-{mark(spec)[:8]}"
                 running.add(pool.submit(cell, section_, spec, unit, trials, rate, str(where)))
             for future in running:
                 keep(future.result())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from netwright import catalogue
+from netwright.core.fingerprint import fingerprint
 from netwright.names import slug
 from netwright.part import BadInput, Claim, Part
 from netwright.study.records import Comparison, StudyResult
@@ -53,11 +54,13 @@ def answer(claim: Claim, comparison: Comparison) -> str:
 def record(part: Part, claim: Claim, study: Study, result: StudyResult) -> dict[str, Any]:
     """The verdict as plain data, with the fingerprints that keep it fresh."""
     comparison = result.comparisons[0]
-    used = {v[0].id for arm in study.request.arms for v in arm.filled(study.task).values() if not isinstance(v, str)}
+    used = {v[0].id for arm in study.request.arms for v in arm.filled(study.task).values() if not isinstance(v, str)} | {
+        study.task.id
+    }
     return {
         "schema": 1, "part": part.id, "claim": claim.name, "text": claim.text, "where": claim.where,
         "expect": claim.protocol.expect if claim.protocol else "", "answer": answer(claim, comparison),
-        "fingerprints": {name: catalogue.fingerprint(catalogue.get(name)) for name in sorted(used)},
+        "fingerprints": {name: fingerprint(catalogue.get(name)) for name in sorted(used)},
         "task": result.task, "metric": result.metric, "delta": result.delta, "verdict": comparison.verdict,
         "reason": comparison.reason, "difference": comparison.difference, "interval": comparison.interval, "p": comparison.p,
         "seeds": len(result.seeds), "trials": result.trials, "match": result.match, "study": result.study,

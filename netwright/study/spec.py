@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from netwright import catalogue
+from netwright.core.fingerprint import ENGINE_VERSION, fingerprint
 from netwright.kinds.task import Task
 from netwright.names import printable, unknown
 from netwright.nets import SLOTS
@@ -18,8 +19,6 @@ from netwright.study.canonical import digest
 
 #: Comparability of records: raised when the meaning of a score changes (Major) or gains a field (Minor).
 PROTOCOL = "1.0"
-#: Raised by hand when the engines' numbers move; a golden-trajectory test fails when they move and this did not.
-ENGINE_VERSION = 1
 
 MATCHES = ("none", "params", "flops", "time")
 ENGINES = ("auto", "loop", "stack", "stack-compiled")
@@ -240,9 +239,9 @@ def with_budget(task: Task, budget: Mapping[str, int]) -> Task:
 
 
 def slots_key(arm: ArmSpec, task: Task) -> dict[str, Any]:
-    """What fills the arm's slots, for job keys: id, resolved options and fingerprint of every part."""
-    return {
-        slot: value if isinstance(value, str) else [value[0].id, value[0].resolve(value[1]), catalogue.fingerprint(value[0])]
+    """What fills the arm's slots, for job keys: id, resolved options and fingerprint of every part; and the task's own."""
+    return {"task": task.source_hash or fingerprint(catalogue.get(task.id))} | {
+        slot: value if isinstance(value, str) else [value[0].id, value[0].resolve(value[1]), fingerprint(value[0])]
         for slot, value in arm.filled(task).items()
     }
 

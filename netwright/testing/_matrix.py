@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,17 +13,24 @@ from typing import Any
 import torch
 
 from netwright import catalogue
+from netwright.core.fingerprint import fingerprint, judged
 from netwright.part import Part
 from netwright.testing import Result, checks, run
 
 
 def entry(part: Part, results: Sequence[Result]) -> dict[str, Any]:
-    """What evidence/checks.json keeps of one part: its fingerprint, whether all passed, and every check's result."""
+    """What evidence/checks.json keeps of one part: what it rests on, whether all passed, and every check's result."""
     return {
-        "fingerprint": catalogue.fingerprint(part),
+        "fingerprint": fingerprint(part),
+        "judged": judged(part),
         "passed": all(result.ok for result in results),
         "checks": {result.check: str(result) for result in results},
     }
+
+
+def current(part: Part, row: Mapping[str, Any]) -> bool:
+    """Whether an entry is of the part, and by the judges, as they are now."""
+    return row.get("fingerprint") == fingerprint(part) and row.get("judged") == judged(part)
 
 
 def write(path: Path, entries: dict[str, Any]) -> None:
@@ -48,13 +55,13 @@ def examine(name: str, everything: bool) -> tuple[dict[str, Any], str]:
 
 
 def stale(parts: Sequence[Part], path: Path) -> list[Part]:
-    """Those without a passing result of every check for their present fingerprint on file."""
+    """Those without a passing result of every check, by its present judges, for their present fingerprint on file."""
     known = json.loads(path.read_text(encoding="utf-8"))["parts"] if path.is_file() else {}
 
     def fresh(part: Part) -> bool:
         row = known.get(part.id)
         return (
-            row is not None and row["passed"] and row["fingerprint"] == catalogue.fingerprint(part)
+            row is not None and row["passed"] and current(part, row)
             and set(row["checks"]) == {check.name for check in checks(part.kind)}
         )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """The golden trajectory: 20 steps of three tiny trainings on both engines, as committed in trajectory.json.
 
-When the numbers move on purpose, raise ENGINE_VERSION in netwright/study/spec.py and run this file to write them anew.
+When the numbers move on purpose, raise ENGINE_VERSION in netwright/core/fingerprint.py and run this file to write them anew.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import toys  # noqa: E402
 
+from netwright.core.fingerprint import ENGINE_VERSION  # noqa: E402
 from netwright.stack import train_stack  # noqa: E402
-from netwright.study.spec import ENGINE_VERSION  # noqa: E402
 from netwright.train import train  # noqa: E402
 
 FILE = Path(__file__).with_name("trajectory.json")

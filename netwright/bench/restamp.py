@@ -1,0 +1,299 @@
+"""python -m netwright.bench.restamp --since REF: keep records across a change of the source that moves no number.
+
+A record in evidence/ rests on fingerprints. Where definitions were written anew without another result (a file split, a
+helper taken out), what was measured still holds and only its fingerprints are old. This command shows that first: it runs
+ten studies and the checks of ten parts drawn at random, and one of each for every definition that changed and that one of
+them reaches, once with the source as it was at REF and once as it is now. Only where all are identical in every field but
+time are the records that were fresh at REF written with their present fingerprints; the others stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+from netwright import catalogue
+from netwright.core.fingerprint import Key, Sources, fingerprint, reach
+from netwright.part import BadInput, NetwrightError
+from netwright.study.store import Store
+
+ROOT = Path(__file__).parents[2]
+DRAWN = 10
+LONG = 4.0  # minutes from which a study is not run again where there is a choice
+#: Asks a tree for its own fingerprints, whatever release it is of: {part id: [fingerprint, hash of its judges or null]}.
+ASK = """
+import json
+from netwright import catalogue
+try:
+    from netwright.core.fingerprint import fingerprint, judged
+except ImportError:
+    from netwright.catalogue import fingerprint
+    judged = lambda part: None
+try:
+    from netwright.core import catalogue
+except ImportError:
+    pass
+print(json.dumps({part.id: [fingerprint(part), judged(part)] for part in catalogue.parts()}))
+"""
+STUDY = "import sys; from netwright.cli import main; sys.argv[0] = 'netwright'; main()"
+CHECKS = """
+import sys
+try:
+    from netwright.contract.__main__ import main
+except ImportError:
+    from netwright.testing.__main__ import main
+main(sys.argv[1:])
+"""
+TIMES = ("step_time", "step_quartiles", "step_ratio", "infer_time")
+
+
+@final
+@dataclass(frozen=True)
+class Trial:
+    """Something that can be run on both trees: the checks of a part, or a study by its command."""
+
+    what: str  # "checks" or "study"
+    name: str  # part id, or command
+    parts: tuple[str, ...]
+    minutes: float = 1.0
+
+
+def ask(tree: Path) -> dict[str, list[str | None]]:
+    """A tree's own fingerprints."""
+    return json.loads(_run(tree, ["-c", ASK], tree).splitlines()[-1])
+
+
+def changed(before: Path) -> dict[str, list[Key]]:
+    """part id -> definitions it reaches, guarded ones too, that no definition of the tree before equals in name and text."""
+    old, new = Sources(before, guard=False), Sources(ROOT, guard=False)
+    known = {(key.name, old.own(key)) for key in old.every()}
+    found = {}
+    for part in catalogue.parts():
+        own = [key for key in reach(part, new) if not key.name.startswith(f"{part.id} ")]
+        found[part.id] = [key for key in own if (key.name.split(" ")[0], new.own(key)) not in known and "/" not in key.name]
+    return found
+
+
+def trials(evidence: Path) -> list[Trial]:
+    """Everything recorded that can be run again by this command."""
+    known = {part.id for part in catalogue.parts()}
+    checked = json.loads((evidence / "checks.json").read_text(encoding="utf-8"))["parts"]
+    found = [Trial("checks", name, (name,)) for name in checked if name in known]
+    commands: dict[str, Trial] = {}
+    for path in sorted(evidence.rglob("*.json")):
+        for row in _records(json.loads(path.read_text(encoding="utf-8"))):
+            command, prints = row.get("command"), row.get("fingerprints")
+            if isinstance(command, str) and command.startswith("netwright compare ") and isinstance(prints, dict):
+                parts = tuple(catalogue.get(name).id for name in prints)
+                commands.setdefault(command, Trial("study", command, parts, float(row.get("minutes") or 1.0)))
+    return found + list(commands.values())
+
+
+def chosen(every: Sequence[Trial], definitions: Mapping[str, Sequence[Key]], salt: str) -> list[Trial]:
+    """Ten of each sort by the hash of their names with `salt`, and the shortest that reaches each changed definition."""
+    out: list[Trial] = []
+    for what in ("checks", "study"):
+        mine = [t for t in every if t.what == what]
+        lot = sorted(mine, key=lambda t: hashlib.sha256(f"{salt}|{t.name}".encode()).hexdigest())
+        out += [t for t in lot if t.minutes <= LONG][:DRAWN]
+        for key in {key for keys in definitions.values() for key in keys}:
+            fits = [t for t in mine if any(key in definitions.get(part, ()) for part in t.parts)]
+            if fits and not any(t in out for t in fits):
+                out.append(min(fits, key=lambda t: (t.minutes, lot.index(t))))
+    return out
+
+
+def outcome(trial: Trial, tree: Path, folder: Path) -> Any:
+    """What a trial gives on a tree, all fields but time."""
+    folder.mkdir(parents=True)
+    if trial.what == "checks":
+        _run(tree, ["-c", CHECKS, "--all", "--part", _there(trial.name, tree), "--out", str(folder / "checks.json")], folder)
+        rows = json.loads((folder / "checks.json").read_text(encoding="utf-8"))["parts"].values()
+        return [row["checks"] for row in rows]
+    words = [*shlex.split(trial.name)[1:], "--out", str(folder / "study"), "--executor", "serial"]
+    _run(tree, ["-c", STUDY, *words], folder)
+    with Store.read(folder / "study") as store:
+        runs = [{k: v for k, v in r.machine_free().items() if k != "key"} for r in store.records()]
+        scores = [{k: v for k, v in asdict(s).items() if k != "key"} for s in store.scores()]
+        costs = [{k: v for k, v in asdict(c).items() if k not in TIMES} for c in store.costs()]
+    order = lambda row: json.dumps(row, sort_keys=True, default=str)  # noqa: E731
+    return [sorted(rows, key=order) for rows in (runs, scores, costs)]
+
+
+def _there(name: str, tree: Path) -> str:
+    """A part's name without its kind, which another release may call otherwise."""
+    return name if tree == ROOT else name.partition("/")[2]
+
+
+def stamped(value: Any, marks: Mapping[str, str | None]) -> tuple[Any, int, int]:
+    """(a document with the records that were fresh marked anew, how many were, how many were stale and stay so).
+
+    marks: fingerprint before -> fingerprint now, or None where several parts had the one before.
+    """
+    if isinstance(value, list):
+        each = [stamped(v, marks) for v in value]
+        return [v for v, _, _ in each], sum(n for _, n, _ in each), sum(m for _, _, m in each)
+    if not isinstance(value, dict):
+        return value, 0, 0
+    given = [value[k] for k in ("fingerprint", "judged", "fingerprints") if value.get(k)]
+    prints = [p for g in given for p in (g.values() if isinstance(g, dict) else g if isinstance(g, list) else [g])]
+    if prints:
+        if not all(marks.get(p) for p in prints):
+            return value, 0, 1
+        row = {k: _marked(v, marks) if k in ("fingerprint", "judged", "fingerprints") else v for k, v in value.items()}
+        if isinstance(row.get("fingerprints"), dict) and (task := _task(row)):
+            row["fingerprints"][task] = fingerprint(catalogue.get(task))
+        return row, 1, 0
+    inner = {k: stamped(v, marks) for k, v in value.items()}
+    return {k: v for k, (v, _, _) in inner.items()}, sum(n for _, n, _ in inner.values()), sum(m for _, _, m in inner.values())
+
+
+def _marked(given: Any, marks: Mapping[str, str | None]) -> Any:
+    if isinstance(given, dict):
+        return {_renamed(name): marks[p] for name, p in given.items()}
+    return [marks[p] for p in given] if isinstance(given, list) else marks[given]
+
+
+def _task(row: Mapping[str, Any]) -> str:
+    """The task a record rests on, by the command that makes it."""
+    words = shlex.split(str(row.get("command") or ""))
+    if "--task" not in words:
+        return ""
+    return catalogue.parse(words[words.index("--task") + 1], kind="task")[0].id
+
+
+def _renamed(name: str) -> str:
+    return catalogue.get(name).id
+
+
+def _records(value: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _records(inner)
+
+
+def _run(tree: Path, words: Iterable[str], folder: Path) -> str:
+    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode and "Traceback" in done.stderr:
+        raise BadInput(f"{tree}: {shlex.join(words)[:200]}: {done.stderr.strip().splitlines()[-1]}")
+    return done.stdout
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare, say what was found, and write the evidence where nothing differs; 0 where it was written."""
+    parser = argparse.ArgumentParser(prog="python -m netwright.bench.restamp", description=(__doc__ or "").split("\n\n")[1])
+    parser.add_argument("--since", required=True, metavar="REF", help="the commit at which the records were fresh")
+    parser.add_argument("--evidence", type=Path, default=ROOT / "evidence", help="the folder of records (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="trials at a time, one thread each (default: %(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="say what changed and what would be run")
+    parser.add_argument("--report", type=Path, help="where to write what was run and kept, as JSON")
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as scratch:
+        before = _checkout(given.since, Path(scratch) / "before")
+        old, new = ask(before), ask(ROOT)
+        definitions = changed(before)
+        names = sorted({f"{key.module}:{key.name}" for keys in definitions.values() for key in keys})
+        moved = sorted(name for name, marks in new.items() if marks[0] != old.get(_old(name, old), [None])[0])
+        picked = chosen(trials(given.evidence), definitions, given.since)
+        print(f"{len(moved)} of {len(new)} fingerprints moved; {len(names)} definitions were written anew:")
+        print("".join(f"  {name}\n" for name in names), end="")
+        print(f"{len(picked)} trials on both trees:")
+        if given.dry_run:
+            print("".join(f"  {t.what} {t.name}\n" for t in picked), end="")
+            return 0
+        different = [t.name for t, same in tried(picked, before, Path(scratch), given.workers) if not same]
+    kept = {} if different else write(given.evidence, old, new)
+    if given.report:
+        row = {"since": given.since, "moved": moved, "written anew": names, "run again": [f"{t.what} {t.name}" for t in picked]}
+        text = json.dumps({**row, "different": different, "records": kept}, indent=1)
+        given.report.write_text(text + "\n", encoding="utf-8")
+    print("nothing was written: the numbers differ" if different else json.dumps(kept, indent=1))
+    return int(bool(different))
+
+
+def _checkout(ref: str, folder: Path) -> Path:
+    """The package as it was at a commit, in a folder of its own."""
+    folder.mkdir()
+    packed = subprocess.run(["git", "-C", str(ROOT), "archive", ref, "netwright"], capture_output=True, check=False)
+    if packed.returncode:
+        raise BadInput(f"--since {ref!r}: {packed.stderr.decode().strip().splitlines()[-1]}")
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=packed.stdout, check=True)
+    return folder
+
+
+def tried(picked: Sequence[Trial], before: Path, scratch: Path, workers: int) -> Iterator[tuple[Trial, bool]]:
+    """Each trial, and whether it gives the same on both trees."""
+
+    def same(i: int) -> bool:
+        one, other = (outcome(picked[i], tree, scratch / f"{i}-{tree.name}") for tree in (before, ROOT))
+        return bool(one == other)
+
+    with ThreadPoolExecutor(workers) as pool:
+        for trial, equal in zip(picked, pool.map(same, range(len(picked))), strict=True):
+            print(f"  {'identical' if equal else 'DIFFERENT':<10}{trial.what} {trial.name}", flush=True)
+            yield trial, equal
+
+
+def write(evidence: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Mark the records that were fresh with their present fingerprints; file -> how many were, and how many were stale."""
+    kept, marks = {}, _marks(old, new)
+    for path in sorted(evidence.rglob("*.json")):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        matrix = path.name == "checks.json"
+        document, fresh, stale = _checks(document, old, new) if matrix else stamped(document, marks)
+        if fresh or stale:
+            kept[str(path.relative_to(evidence))] = {"kept": fresh, "stale before": stale}
+            text = json.dumps(document, indent=1, sort_keys=matrix or "studies" in path.parts)
+            path.write_text(text + "\n", encoding="utf-8")
+    return kept
+
+
+def _old(name: str, old: Mapping[str, Any]) -> str:
+    """The id a part had before, where its kind was called otherwise."""
+    return name if name in old else next((n for n in old if n.partition("/")[2] == name.partition("/")[2]), name)
+
+
+def _marks(old: Mapping[str, Sequence[str | None]], new: Mapping[str, Sequence[str | None]]) -> dict[str, str | None]:
+    marks: dict[str, str | None] = {}
+    for name, (mark, _) in new.items():
+        was = old.get(_old(name, old), (None, None))[0]
+        if was is not None:
+            marks[was] = mark if was not in marks or marks[was] == mark else None
+    return marks
+
+
+def _checks(document: dict[str, Any], old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, Any], int, int]:
+    """checks.json: an entry rests on the part's fingerprint and, where the tree before had it, on the hash of its judges."""
+    parts, fresh, stale = {}, 0, 0
+    for name, row in document["parts"].items():
+        try:
+            now = _renamed(name)
+        except NetwrightError:
+            continue
+        mark, judges = old.get(name, (None, None))
+        if row["fingerprint"] == mark and (judges is None or row.get("judged") == judges):
+            row, fresh = {**row, "fingerprint": new[now][0], "judged": new[now][1]}, fresh + 1
+        else:
+            stale += 1
+        parts[now] = row
+    return {**document, "parts": parts}, fresh, stale
+
+
+if __name__ == "__main__":
+    try:
+        raise SystemExit(main())
+    except NetwrightError as error:
+        raise SystemExit(str(error)) from None
