@@ -479,6 +479,8 @@ class _Writer:
         for i, (what, names) in enumerate(reversed(self.scopes)):
             if node.id in names and (what != "class" or i == 0):
                 found = names[node.id]
+                if what == "class" and isinstance(self.sources.bound(self.file.module, node.id), Key):
+                    break  # `basis = staticmethod(basis)`: before a class binds a name, the module's is meant
                 if found is None:
                     return None
                 if not found.attribute:
