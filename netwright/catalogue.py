@@ -33,6 +33,11 @@ def kinds() -> dict[str, Kind]:
     return {kind.name: kind for kind in found}
 
 
+def _once() -> dict[str, str]:
+    """Name of a former kind -> the kind its parts belong to now."""
+    return {former: kind.name for kind in kinds().values() for former in kind.once}
+
+
 def contracts(kind: str) -> tuple[str, ...]:
     """Modules whose CHECKS are the contract of a kind, the common ones first."""
     return ("netwright.testing.every", f"netwright.testing.{kind}")
@@ -116,10 +121,10 @@ def broken() -> dict[str, str]:
 
 def parts(kind: str | None = None, search: str = "") -> list[Part]:
     """All parts, or those of one kind, or those whose id or summary contains the text; sorted by id."""
-    if kind is not None and kind not in kinds():
+    if kind is not None and kind not in kinds() and kind not in _once():
         raise unknown("kind", kind, kinds())
     text = search.lower()
-    rows = [p for p in _index().values() if kind in (None, p.kind)]
+    rows = [p for p in _index().values() if kind in (None, p.kind) or kind in p.slots() and p.kind == _once().get(kind)]
     return sorted((p for p in rows if text in f"{p.id} {p.summary} {p.paper.slug} {p.paper.title}".lower()), key=lambda p: p.id)
 
 
@@ -130,7 +135,10 @@ def get(name: str, kind: str | None = None) -> Part:
     """
     if not isinstance(name, str):
         raise BadInput(f"a part is asked for by its name, a string; given {name!r}")
-    index = _index()
+    index, kind = _index(), _once().get(kind or "", kind)
+    former, _, rest = name.partition("/")
+    if rest and former in _once():
+        name = f"{_once()[former]}/{rest}"
     if name in index and kind in (None, index[name].kind):
         return index[name]
     hits = [p for p in index.values() if p.name == name and kind in (None, p.kind)]

@@ -202,7 +202,7 @@ def _use(part: Part) -> str:
     if isinstance(part, SizedPart):
         sizes = ", ".join(str(value) for name, value in part.toy.items() if name in part.size_names)
         old = {"linear": "nn.Linear", "conv": "nn.Conv2d"}.get(getattr(part.tags, "shape", ""), "")
-        old = "nn.LayerNorm" if part.kind == "norm" else old
+        old = "nn.LayerNorm" if part.slots() == ("norm",) else old
         return f'netwright.make("{part.name}", {sizes})' + (f'\nnetwright.swap(model, {old}, "{part.name}")' if old else "")
     if "activation" in part.slots():
         return f'netwright.make("{part.name}")\nnetwright.swap(model, nn.ReLU, "{part.name}")'

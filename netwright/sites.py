@@ -19,8 +19,7 @@ from torch.overrides import TorchFunctionMode
 from netwright import catalogue
 from netwright.calls import Unreached, attributes, is_activation, is_function, sources, torchs
 from netwright.kinds.activation import ActivationPart
-from netwright.kinds.layer import GIVES, TAKES, Layer
-from netwright.kinds.norm import Norm
+from netwright.kinds.layer import GIVES, TAKES, Layer, Norm
 from netwright.names import near, unknown
 from netwright.part import BadInput, UnknownName
 from netwright.sized import SizedPart
@@ -324,7 +323,7 @@ def places_of(model: nn.Module, what: Any, also: Collection[int] = (), lenient: 
 
 def swappable() -> list[Any]:
     """Parts that stand as modules in a model, activations first: a short name that two kinds have means the activation."""
-    return [part for kind in ("activation", "layer", "norm") for part in catalogue.parts(kind)]
+    return [part for kind in ("activation", "layer") for part in catalogue.parts(kind)]
 
 
 def module_type(part: Any) -> type[nn.Module]:

@@ -1,7 +1,8 @@
-"""The kinds layer and norm: how modules are built, and that every clause of their contract catches what breaks it."""
+"""The kind layer, norms among them: how modules are built, and that every clause of their contract catches what breaks it."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netwright import catalogue
-from netwright.kinds.layer import Layer, LayerPart, Tags, drawn, layer, product, uniform_
-from netwright.kinds.norm import Norm, norm
-from netwright.kinds.norm import Tags as NormTags
+from netwright.kinds.layer import Layer, LayerPart, Norm, Tags, drawn, layer, product, uniform_
 from netwright.part import BadInput, Option, Paper, UnknownName
 from netwright.testing import Result, apply, checks, run
 
@@ -298,6 +297,9 @@ class Scale(Norm):
         return x * self.along(self.weight, x, dim)
 
 
+NORM = Tags(shape="norm", delicate=True)
+
+
 def by_hand(scale: Any, x: Tensor) -> Tensor:
     return torch.stack([row * w for row, w in zip(x.unbind(1), scale.weight, strict=True)], 1)
 
@@ -305,7 +307,7 @@ def by_hand(scale: Any, x: Tensor) -> Tensor:
 def norm_part(cls: type[Norm], **changes: Any) -> Any:
     given: dict[str, Any] = dict(reference=by_hand, paper=PAPER, summary="A toy.", parameters="channels",
                                  elementwise="channels * positions")  # fmt: skip
-    return norm(cls, name="toy-norm", **(given | changes))
+    return layer(cls, name="toy-norm", **({"tags": NORM} | given | changes))
 
 
 def test_a_sound_norm_passes_and_wrong_ones_do_not() -> None:
@@ -324,15 +326,16 @@ def test_a_sound_norm_passes_and_wrong_ones_do_not() -> None:
     wrong = (("mates", over_batch), ("shape", second), ("nonlinear", bent), ("reference", bent))
     for name, compute in wrong:
         part = norm_part(type("Own", (Scale,), {"__module__": __name__, "compute": compute}))
-        check = next(c for c in checks("norm") if c.name == name)
+        check = next(c for c in checks("layer") if c.name == name)
         assert not apply(part, check).ok, name
     tagged = norm_part(
-        type("Own", (Scale,), {"__module__": __name__, "compute": bent}), tags=NormTags(nonlinear=True, smooth=False)
+        type("Own", (Scale,), {"__module__": __name__, "compute": bent}),
+        tags=dataclasses.replace(NORM, nonlinear=True, smooth=False),
     )
-    assert apply(tagged, next(c for c in checks("norm") if c.name == "nonlinear")).ok
+    assert apply(tagged, next(c for c in checks("layer") if c.name == "nonlinear")).ok
 
 
-@pytest.mark.parametrize("part", [p for k in ("layer", "norm") for p in catalogue.parts(k)], ids=lambda p: p.id)
+@pytest.mark.parametrize("part", catalogue.parts("layer"), ids=lambda p: p.id)
 def test_building_on_meta_touches_no_global_generator(part: Any) -> None:
     before = torch.get_rng_state()
     with torch.device("meta"):

@@ -1,10 +1,11 @@
-"""The kind `layer`: what stands where a linear map or a convolution stood, and what a user may rely on about it.
+"""The kind `layer`: what stands where a linear map, a convolution or a norm stood, and what a user may rely on about it.
 
 Shape classes
     linear       (..., d_in) -> (..., d_out), every row by itself
     sequence     (..., L, d_in) -> (..., L, d_out), the rows of one sequence see each other
     conv         (..., c_in, *space) -> (..., c_out, *space'), sized as nn.ConvNd is
     channelwise  (..., channels, *space) -> the same shape
+    norm         (B, channels, ...) -> the same shape, channels at `channel_dim`; the rest are positions
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from netwright.precision import autocast_dtype, full_precision
 from netwright.sized import LOW, Change, Sized, SizedPart, bind, drawn, kebab, missing, summary_of
 
 __all__ = [
-    "LOW", "Change", "Layer", "LayerPart", "Tags", "autocast_dtype", "drawn", "full_precision", "fuse", "layer", "per_axis",
-    "product", "uniform_",
+    "LOW", "Change", "Layer", "LayerPart", "Norm", "Tags", "autocast_dtype", "drawn", "full_precision", "fuse", "layer",
+    "per_axis", "product", "uniform_",
 ]  # fmt: skip
 
 #: Shape class -> its sizes, in the order of the constructor; None: has to be given.
@@ -37,16 +38,17 @@ SIZES: dict[str, dict[str, Any]] = {
     "sequence": {"d_in": None, "d_out": None},
     "conv": {"c_in": None, "c_out": None, "kernel_size": None, "stride": 1, "padding": 0, "dilation": 1},
     "channelwise": {"channels": None},
+    "norm": {"channels": None, "channel_dim": 1},
 }
 #: Shape class -> the slot of a host that it fills.
-SLOTS = {"linear": "layer", "sequence": "", "conv": "conv", "channelwise": "channelwise"}
+SLOTS = {"linear": "layer", "sequence": "", "conv": "conv", "channelwise": "channelwise", "norm": "norm"}
 #: Shape class -> the sizes the checks use; and the sizes that are the channels before and after.
 TOYS: dict[str, dict[str, Any]] = {
     "linear": {"d_in": 6, "d_out": 4}, "sequence": {"d_in": 6, "d_out": 4}, "channelwise": {"channels": 8},
-    "conv": {"c_in": 4, "c_out": 6, "kernel_size": 3},
+    "conv": {"c_in": 4, "c_out": 6, "kernel_size": 3}, "norm": {"channels": 8},
 }  # fmt: skip
-TAKES = {"conv": "c_in", "channelwise": "channels", "linear": "d_in", "sequence": "d_in"}
-GIVES = {"conv": "c_out", "channelwise": "channels", "linear": "d_out", "sequence": "d_out"}
+TAKES = {"conv": "c_in", "channelwise": "channels", "norm": "channels", "linear": "d_in", "sequence": "d_in"}
+GIVES = {"conv": "c_out", "channelwise": "channels", "norm": "channels", "linear": "d_out", "sequence": "d_out"}
 
 
 @final
@@ -76,7 +78,7 @@ class Tags:
 
 
 class Layer(Sized):
-    """Base of every layer. Abstract: a layer implements `compute` and, where it holds tensors, `reset_parameters`."""
+    """Base of every layer but norms. Abstract: a layer implements `compute` and, where it holds tensors, `reset_parameters`."""
 
     @abstractmethod
     def compute(self, x: Tensor) -> Tensor:
@@ -119,13 +121,45 @@ class Layer(Sized):
         return inner
 
 
+class Norm(Sized):
+    """Base of every norm. Abstract: a norm implements `compute` and `reset_parameters`."""
+
+    @abstractmethod
+    def compute(self, x: Tensor, dim: int) -> Tensor:
+        """The norm of x (B, ...) with its channels at dimension dim >= 1, in x's dtype."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        part, dim, channels = self.part, self.sizes["channel_dim"], self.sizes["channels"]
+        if not x.is_floating_point():
+            raise BadInput(f"{part.id}: input has dtype {x.dtype}; expected a floating dtype")
+        if not -x.dim() < dim < x.dim() or dim == 0:
+            raise BadInput(f"{part.id}: channel_dim={dim}, but the input has shape {tuple(x.shape)}, rows first")
+        if x.shape[dim] != channels:
+            raise BadInput(
+                f"{part.id}: dimension {dim} of the input has size {x.shape[dim]} (shape {tuple(x.shape)});"
+                f" expected channels={channels}"
+            )
+        work = x.float() if part.tags.delicate and x.dtype in LOW else x
+        return self.compute(work, dim % x.dim()).to(x.dtype)
+
+    @staticmethod
+    def along(values_C: Tensor, x: Tensor, dim: int) -> Tensor:
+        """One value a channel as it broadcasts against x, in x's dtype."""
+        return values_C.reshape(values_C.shape + (1,) * (x.dim() - 1 - dim)).to(x.dtype)
+
+    @staticmethod
+    def positions(x: Tensor, dim: int) -> tuple[int, ...]:
+        """The dimensions that are neither rows nor channels."""
+        return tuple(d for d in range(1, x.dim()) if d != dim)
+
+
 @final
 @dataclass(frozen=True)
 class LayerPart(SizedPart):
     """A layer. `build(*sizes, **options)` makes the module.
 
-    reference(layer, x) -> y for one leading dimension, in float64: the second writing, of loops over rows, outputs and
-    inputs, without the layer's own methods. It reads layer.training where the layer is stateful.
+    reference(layer, x) -> y for one leading dimension (of a norm for x (B, channels, P)), in float64: the second writing,
+    of loops over rows, outputs and inputs, without the layer's own methods. It reads layer.training where it is stateful.
     """
 
     reference: Callable[..., Tensor] | None = None
@@ -144,22 +178,29 @@ class LayerPart(SizedPart):
         return (slot,) if slot else ()
 
     def factory(self, options: Mapping[str, Any]) -> Callable[..., nn.Module]:
-        """What fills a slot of a host: sizes -> module."""
+        """What fills a slot of a host: sizes -> module; of a norm (channels, channel_dim) -> module."""
         return lambda *sizes: self.build(*sizes, **options)
 
     def rows(self, built: Any, x: Tensor) -> int:
-        return math.prod(x.shape[: x.dim() - built.inner(x)])
+        return len(x) if self.tags.shape == "norm" else math.prod(x.shape[: x.dim() - built.inner(x)])
 
     def row(self, **options: Any) -> tuple[int, ...]:
-        sizes = {**self.toy, **options}
+        sizes = {**self.size_names, **self.toy, **options}
         width = sizes[TAKES[self.tags.shape]]
+        if self.tags.shape == "norm":
+            return (self.space[0], width) if sizes["channel_dim"] == -1 else (width, self.space[0])
         if self.tags.shape in ("conv", "channelwise"):
             default = next(option.default for option in self.options if option.name == "dims")
             return (width, *self.space[: sizes.get("dims", default)])
         return (self.space[0], width) if self.tags.shape == "sequence" else (width,)
 
     def extents(self, built: Any, x: Tensor, y: Tensor) -> dict[str, int]:
-        """rows of the call, for what is done once a call; length, of a sequence; places_in and places_out, positions in space."""
+        """rows of the call, for what is done once a call; length, of a sequence; places_in and places_out, positions in space.
+
+        Of a norm: positions, how many a row has.
+        """
+        if self.tags.shape == "norm":
+            return {"positions": math.prod(x.shape[1:]) // built.sizes["channels"]}
         rows = {"rows": max(1, self.rows(built, x))}
         if self.tags.shape == "linear":
             return rows
@@ -231,4 +272,4 @@ def per_axis(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
     return (value,) * dims if isinstance(value, int) else tuple(value)
 
 
-KIND = Kind("layer", "layers", "what stands where a linear map or a convolution stood")
+KIND = Kind("layer", "layers", "what stands where a linear map, a convolution or a norm stood", once=("norm",))

@@ -15,6 +15,7 @@ SHAPES = {
     "sequence": "(..., length, d_in) to (..., length, d_out)",
     "conv": "(..., c_in, *space) to (..., c_out, *space)",
     "channelwise": "(..., channels, *space) to the same",
+    "norm": "any input, along its channels",
 }
 
 
@@ -25,8 +26,8 @@ def count(part: Any) -> str:
     return f"`{part.parameters}`" if len(str(part.parameters)) < 48 else "see its page"
 
 
-def catalogue_table(layers: Iterable[Any], norms: Iterable[Any]) -> str:
-    """One row a layer or norm: what it takes, how many parameters it has, what it is."""
+def catalogue_table(layers: Iterable[Any]) -> str:
+    """One row a layer: what it takes, how many parameters it has, what it is."""
     lines = ["| part | takes | parameters | in one line |", "|---|---|---|---|"]
 
     def row(part: Any, takes: str) -> str:
@@ -36,7 +37,6 @@ def catalogue_table(layers: Iterable[Any], norms: Iterable[Any]) -> str:
     order = list(SHAPES)
     for part in sorted(layers, key=lambda p: (order.index(p.tags.shape), p.module, p.name)):
         lines.append(row(part, SHAPES[part.tags.shape]))
-    lines += [row(part, "any input, along its channels") for part in sorted(norms, key=lambda p: p.name)]
     return "\n".join(lines)
 
 
@@ -53,9 +53,9 @@ def speed_table(saved: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def written(text: str, layers: Iterable[Any], norms: Iterable[Any], saved: Mapping[str, Any]) -> str:
+def written(text: str, layers: Iterable[Any], saved: Mapping[str, Any]) -> str:
     """The page with its tables made anew."""
-    return between(between(text, "layers", catalogue_table(layers, norms)), "speed", speed_table(saved))
+    return between(between(text, "layers", catalogue_table(layers)), "speed", speed_table(saved))
 
 
 def page() -> tuple[Path, Mapping[str, Any]]:
@@ -69,4 +69,4 @@ if __name__ == "__main__":
 
     path, figures = page()
     text = path.read_text(encoding="utf-8")
-    path.write_text(written(text, catalogue.parts("layer"), catalogue.parts("norm"), figures), encoding="utf-8")
+    path.write_text(written(text, catalogue.parts("layer"), figures), encoding="utf-8")

@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from netwright.kinds.layer import SIZES, Layer
-from netwright.kinds.norm import Norm
+from netwright.kinds.layer import SIZES, Layer, Norm
 from netwright.sites import Place, Width
 from netwright.sized import SizedPart
 from netwright.swapping.matching import activation_after
@@ -30,7 +29,7 @@ def size(part: SizedPart, place: Place) -> str:
 
 def sizes_of(part: SizedPart, place: Place) -> tuple[dict[str, Any], str]:
     """(sizes and options of the part's module for this place, ""), or ({}, why it can't go there)."""
-    old, shape = place.old, getattr(part.tags, "shape", "norm")
+    old, shape = place.old, part.tags.shape
     if shape == "norm":
         return _of_norm(part, old, place)
     if shape == "channelwise":

@@ -154,7 +154,7 @@ SIZED = {
     "saved and copied": "copies",
 }
 #: Kind -> its columns. Other kinds have no such table.
-KINDS = {"activation": COLUMNS, "layer": SIZED, "norm": {name: check for name, check in SIZED.items() if check != "fused"}}
+KINDS = {"activation": COLUMNS, "layer": SIZED}
 STATES = {
     "yes": "the check passes",
     "no": "the check fails",

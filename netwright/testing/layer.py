@@ -1,16 +1,18 @@
-"""The contract of a layer: checks of its shape classes here, those it shares with norms in _sized.py."""
+"""The contract of a layer: checks of its shape classes here, those of norms in _norms.py, of all in _sized.py."""
 
 from __future__ import annotations
 
 import torch
 
 from netwright.kinds.layer import LayerPart
-from netwright.testing import Check, Skip, _sized, _sized_uses, expect
+from netwright.testing import Check, Skip, _norms, _sized, _sized_uses, expect
 from netwright.testing._sized import cases, default, near, raises
 
 
 def shape(part: LayerPart) -> None:
     """Any leading shape, none too, an empty and a non-contiguous batch; a wrong width is refused by name."""
+    if part.tags.shape == "norm":
+        return _norms.shape(part)
     for case in cases(part):
         built, x = case.build(), case.rows(6)
         y = built(x)
@@ -34,7 +36,7 @@ def width(part: LayerPart) -> None:
         kind = part.tags.shape
         if kind in ("linear", "sequence"):
             wanted = (*x.shape[:-1], sizes["d_out"])
-        elif kind == "channelwise":
+        elif kind in ("channelwise", "norm"):
             wanted = tuple(x.shape)
         else:
             names = ("kernel_size", "stride", "padding", "dilation")
@@ -97,7 +99,9 @@ def causal(part: LayerPart) -> None:
 
 
 def nonlinear(part: LayerPart) -> None:
-    """f(x) + f(z) = f(x + z) + f(0) exactly where the layer is tagged affine and not nonlinear."""
+    """f(x) + f(z) = f(x + z) + f(0) exactly where the layer is tagged affine and not nonlinear; of a norm see _norms."""
+    if part.tags.shape == "norm":
+        return _norms.nonlinear(part)
     built = default(part).build(shaken=True).requires_grad_(False)
     x, z = default(part).rows(4, seed=1), default(part).rows(4, seed=2)
     gap = (built(x) + built(z) - built(x + z) - built(torch.zeros_like(x))).abs().max()

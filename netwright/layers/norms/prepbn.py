@@ -8,7 +8,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.norm import Norm, Tags, drawn, norm
+from netwright.kinds.layer import Norm, Tags, drawn, layer
 from netwright.part import Claim, Option, Paper
 
 
@@ -131,13 +131,13 @@ def claim_fold() -> bool:
     return bool(torch.allclose(norm(x), scale[:, None] * x + shift[:, None]))
 
 
-PART = norm(
+PART = layer(
     PRepBN,
     name="prepbn",
     reference=reference,
     formula=r"\lambda\, \mathrm{LN}(x) + (1 - \lambda)(\mathrm{BN}(x) + \eta x)",
     paper=Paper("slab"),
-    tags=Tags(stateful=True, batchwise=True),
+    tags=Tags(shape="norm", delicate=True, stateful=True, batchwise=True),
     toy={"steps": 1000},
     settings=({"steps": 40, "warmup": -20},),
     options=(

@@ -1,15 +1,15 @@
-"""The contract of a norm: where its channels lie, and the checks it shares with layers (_sized.py)."""
+"""What a norm has to hold beside what all layers do: where its channels lie, and what it keeps of a direction."""
 
 from __future__ import annotations
 
 import torch
 
-from netwright.kinds.norm import NormPart
-from netwright.testing import Check, _sized, _sized_uses, expect
+from netwright.kinds.layer import LayerPart
+from netwright.testing import _sized, expect
 from netwright.testing._sized import cases, default, near, raises
 
 
-def shape(part: NormPart) -> None:
+def shape(part: LayerPart) -> None:
     """The shape is kept; channels may lie anywhere behind the rows, positions in any shape; none is needed."""
     for case in cases(part):
         built, x = case.build(shaken=True), case.rows(4)
@@ -27,25 +27,9 @@ def shape(part: NormPart) -> None:
     raises("no such dimension", "channel_dim=3", lambda: _sized.Case(part, {"channel_dim": 3}).build()(x))
 
 
-def nonlinear(part: NormPart) -> None:
+def nonlinear(part: LayerPart) -> None:
     """A norm that takes the activation's place is nonlinear along a ray; one that doesn't keeps directions from the centre."""
     built, x = default(part).build(shaken=True), default(part).rows(4)
     up, down, zero = built(x), built(-x), built(torch.zeros_like(x))
     odd = float((up + down - 2 * zero).abs().max()) <= 1e-9
     expect(odd != part.tags.nonlinear, "f(x) + f(-x) = 2 f(0) and the tag nonlinear exclude each other", got=odd)
-
-
-CHECKS = (
-    *(Check(f.__name__, f) for f in (shape, nonlinear)),
-    *(
-        Check(f.__name__, f)
-        for f in (
-            _sized.reference, _sized.pure, _sized.mates, _sized.finite, _sized.gradcheck, _sized.dtype, _sized.autocast,
-            _sized.arguments, _sized.initialised, _sized.costs, _sized.descent, _sized_uses.copies, _sized_uses.used,
-            _sized_uses.vmap,
-        )
-    ),
-    Check("exports", _sized_uses.exports, slow=True, one_in=8),
-    Check("compiled", _sized_uses.compiled, needs_compile=True, one_in=12),
-    Check("ddp", _sized_uses.ddp, slow=True, one_in=12),
-)  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.norm import Norm, Tags, drawn, norm
+from netwright.kinds.layer import Norm, Tags, drawn, layer
 from netwright.part import BadInput, Claim, Option, Paper, Protocol
 
 PAPER = Paper("evonorm", equation="table 1")
@@ -144,11 +144,11 @@ def claim_running() -> bool:
 
 EPS = Option("eps", 1e-5, "added to variances", bounds=(0.0, 1.0))
 PARTS = (
-    norm(
+    layer(
         EvoNormB0, name="evonorm-b0", reference=reference_b0, paper=PAPER,
         summary="EvoNorm-B0: x over the larger of a batch deviation and a line in x; no activation after it (Liu et al., 2020).",
         formula=r"x / \max(\sqrt{\sigma_b^2 + \epsilon}, v x + \sqrt{\sigma_i^2 + \epsilon})\, \gamma + \beta",
-        tags=Tags(nonlinear=True, stateful=True, batchwise=True, smooth=False,),
+        tags=Tags(shape="norm", delicate=True, nonlinear=True, stateful=True, batchwise=True, smooth=False,),
         options=(EPS, Option("momentum", 0.1, "share of the new batch in the running variance", bounds=(0.0, 1.01))),
         parameters="3 * channels", elementwise="12 * channels * positions",
         claims=(
@@ -159,11 +159,11 @@ PARTS = (
                                     options={"host": "convnet"})),
         ),
     ),
-    norm(
+    layer(
         EvoNormS0, name="evonorm-s0", reference=reference_s0, paper=PAPER,
         summary="EvoNorm-S0: SiLU over a deviation within groups of channels; sees one row at a time (Liu et al., 2020).",
         formula=r"x\, \sigma(v x) / \sqrt{\sigma_g^2 + \epsilon}\, \gamma + \beta",
-        tags=Tags(nonlinear=True),
+        tags=Tags(shape="norm", delicate=True, nonlinear=True),
         options=(Option("groups", 32, "groups of channels"), EPS), settings=({"groups": 2}, {"groups": 1}),
         parameters="3 * channels", elementwise="10 * channels * positions",
         deviations=("groups that don't divide the channels become their greatest common divisor",),
