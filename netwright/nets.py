@@ -146,13 +146,11 @@ def _blocks_of(
 def split(block: nn.Module) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
     """(pre, act) with block(x) = act(pre(x)): a block's last activation apart from all before it.
 
-    Of a Sequential the last module is split, or is the activation where it holds no parameters; of a block without a last
-    activation (a transformer's) pre is the block and act the identity.
+    A block that has `pre` and `act` says so itself. Of a Sequential the last module is split, or is the activation where it
+    holds no parameters; of a block without a last activation (a transformer's) pre is the block and act the identity.
     """
-    if isinstance(block, Dense):
+    if hasattr(block, "pre") and hasattr(block, "act"):
         return block.pre, block.act
-    if isinstance(block, Residual):
-        return block.pre, block.act2
     if isinstance(block, nn.Sequential) and len(block):
         *first, last = block
         pre, act = split(last)
@@ -269,6 +267,11 @@ class Residual(nn.Module):
             pool: nn.Module = nn.AvgPool2d(stride) if stride != 1 else nn.Identity()
             self.shortcut = nn.Sequential(pool, nn.Conv2d(c_in, wide, 1, bias=False))
         self.width = _out(self.act2, wide)
+
+    @property
+    def act(self) -> nn.Module:
+        """The last activation."""
+        return self.act2
 
     def pre(self, x_BCHW: Tensor) -> Tensor:
         """What the last activation reads."""

@@ -81,10 +81,10 @@ class Phase:
 
 def require_blocks(net: object, who: str) -> None:
     """Raises Misfit, saying how to declare them, where a net has no ordered blocks."""
-    if isinstance(net, Gcn):
+    if isinstance(getattr(net, "graph", None), Graph):
         raise Misfit(
-            f"{who} needs a net of ordered blocks that take a batch, and a Gcn's blocks take the whole graph; choose a rule"
-            " that trains any net, or one made for graphs"
+            f"{who} needs a net of ordered blocks that take a batch, and a {type(net).__name__}'s blocks take the whole graph; choose a"
+            " rule that trains any net, or one made for graphs"
         )
     if not isinstance(net, Blocks):
         raise Misfit(

@@ -12,9 +12,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.activation import LOW
 from netwright.part import BadInput, UnknownName
-from netwright.sized import SizedPart, drawn
+from netwright.sized import LOW, SizedPart, drawn
 from netwright.streams import generator, initialise
 from netwright.testing import Skip, expect
 
