@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine with Python 3.11 or later and a package index:
 #   make demo    compares six activations on the digits data and writes a report to demo/
-#   make test    runs every test but the slow ones
-# The others: test-all, check, check-all, bench, evidence, docs, clean.
+#   make test    runs every test but the slow ones, the contract on a sample of the parts
+# The others: test-plan, test-all, check, check-all, bench, evidence, docs, clean.
 
 PYTHON ?= python3
 # What tests and bench need. [ray], [gpu] and the hub client of [data] are large and optional: make EXTRAS=bench,dev,ray test
@@ -15,7 +15,7 @@ READY := .venv/.ready
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all check check-all bench evidence docs clean
+.PHONY: demo test test-plan test-all check check-all bench evidence docs clean
 
 $(READY): pyproject.toml constraints.txt
 	@echo "== making .venv with [$(EXTRAS)] at the versions of constraints.txt"
@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRAS)]"
-	$(BIN)/python -m netwright.stubs
+	$(BIN)/python -m netwright.show.stubs
 	@touch $@
 
 demo: $(READY)
@@ -34,20 +34,25 @@ test: $(READY)
 	@echo "== every test but the slow ones (make test-all has those too), $(WORKERS) workers"
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
 
+test-plan: $(READY)
+	@echo "== what make test runs, and about what it costs; ARGS=--measure runs and measures it"
+	$(BIN)/python tests/plan.py $(ARGS)
+
 test-all: $(READY)
-	@echo "== every test, $(WORKERS) workers"
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	@echo "== every test of every part, $(WORKERS) workers"
+	NETWRIGHT_SAMPLE=all $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(READY)
-	@echo "== lint, format, types, laws of the house"
+	@echo "== lint, format, types, laws of the house, records of checks up to date"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(ONE_THREAD) $(BIN)/python -m pytest -q tests/test_house.py
+	$(BIN)/python -m netwright.contract --fresh
 
 check-all: $(READY)
-	@echo "== every part against its second writing; results go to evidence/checks.json"
-	$(ONE_THREAD) $(BIN)/python -m netwright.testing --all --workers $(WORKERS) $(ARGS)
+	@echo "== every check of the parts that changed since they were last checked; results go to evidence/checks.json"
+	$(ONE_THREAD) $(BIN)/python -m netwright.contract --all --stale --workers $(WORKERS) $(ARGS)
 
 bench: $(READY)
 	@for file in benchmarks/[!_]*.py; do echo "== $$file"; $(ONE_THREAD) $(BIN)/python $$file || exit 1; done
@@ -57,7 +62,7 @@ evidence: $(READY)
 
 docs: $(READY)
 	@echo "== the catalogue as pages; they go to site/"
-	$(BIN)/python -m netwright.pages site
+	$(BIN)/python -m netwright.show.pages site
 
 clean:
 	rm -rf .venv build dist demo site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -63,7 +63,7 @@ def summary(values: list[float]) -> dict[str, Any]:
 
 def write(name: str, row: Mapping[str, Any], show: str = "") -> None:
     """evidence/benchmarks/<name>.json, with the machine it was measured on; prints it, or only the entry called `show`."""
-    from netwright.study.spec import environment
+    from netwright.bench.request import environment
 
     OUT.mkdir(parents=True, exist_ok=True)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None

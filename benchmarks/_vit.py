@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from netwright import catalogue
+from netwright.core import catalogue
 
 F = nn.functional
 

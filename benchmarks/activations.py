@@ -22,9 +22,9 @@ from _timing import OUT, ratios, write
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from netwright import catalogue
-from netwright.losses import cross_entropy
-from netwright.testing._settings import shift
+from netwright.activations._contract_settings import shift
+from netwright.core import catalogue
+from netwright.waiting.losses import cross_entropy
 
 F = nn.functional
 SIZES = {"2^16": 2**16, "2^20": 2**20}

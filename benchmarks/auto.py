@@ -20,11 +20,11 @@ os.environ |= {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1", "TORCHINDUCTOR_COMPILE
 import torch
 from _timing import cost, ratios, write
 
-from netwright.stack import Stack
-from netwright.study import plan as planning
-from netwright.study.spec import ArmSpec, make_request, open_task
-from netwright.study.work import build_rule, data_of
-from netwright.train import Loop, Setting, predict
+from netwright.bench import plan as planning
+from netwright.bench.request import ArmSpec, make_request, open_task
+from netwright.bench.work import build_rule, data_of
+from netwright.engine.loop import Loop, Setting, predict
+from netwright.engine.stack import Stack
 
 HOSTS = {
     "mlp": "digits", "mlp, wide": "mnist", "mlp, wider": "mnist:size=full", "convnet": "digits:host=convnet",

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from _timing import ratios, write
 
-from netwright.stack import Stack
-from netwright.study.spec import ArmSpec, open_task
-from netwright.study.work import build_rule
-from netwright.train import Loop, Setting
+from netwright.bench.request import ArmSpec, open_task
+from netwright.bench.work import build_rule
+from netwright.engine.loop import Loop, Setting
+from netwright.engine.stack import Stack
 
 TARGETS = {"stack 8": 4.5, "stack 8 compiled": 1.7, "stack 32": 8.0, "stack 32 compiled": 4.0}
 

@@ -21,7 +21,10 @@ ROWS = {
     "import torch": ["-c", "import torch"],
     "import torch (again)": ["-c", "import torch"],
     "import torch, netwright": ["-c", "import torch, netwright"],
-    "import torch, netwright.nets": ["-c", "import torch, netwright.nets, netwright.catalogue, netwright.swap"],
+    "import torch, netwright.nets": [
+        "-c",
+        "import torch, netwright.engine.blocks, netwright.core.catalogue, netwright.surgery.swap",
+    ],
     "netwright --help": ["-m", "netwright.cli", "--help"],
     "python": ["-c", "pass"],
 }

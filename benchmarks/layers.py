@@ -26,10 +26,10 @@ import _timing
 import torch
 from torch import Tensor, nn
 
-from netwright import catalogue
-from netwright.nets import count_parameters
-from netwright.part import NetwrightError
-from netwright.study.probe import peak_bytes
+from netwright.core import catalogue
+from netwright.core.errors import NetwrightError
+from netwright.engine.blocks import count_parameters
+from netwright.engine.meter import peak_bytes
 
 SHAPES = ((1024, 64, 64), (256, 784, 64))
 GRID, ORDER = 5, 3

@@ -20,13 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from netwright import catalogue
-from netwright.kinds.rule import Problem, Rule, RulePart
-from netwright.nets import Blocks
-from netwright.part import Misfit
-from netwright.streams import generator, initialise
-from netwright.study.probe import peak_bytes
-from netwright.train import Loop, Setting
+from netwright.core import catalogue
+from netwright.core.errors import Misfit
+from netwright.engine.blocks import Blocks
+from netwright.engine.loop import Loop, Setting
+from netwright.engine.meter import peak_bytes
+from netwright.engine.rule import Rule
+from netwright.engine.task import Problem
+from netwright.rules._kind import RulePart
+from netwright.tensor.streams import generator, initialise
 
 WIDTH, INPUTS, CLASSES = 500, 784, 10
 BASE = "backprop"

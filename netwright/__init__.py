@@ -2,7 +2,7 @@
 
     netwright.list("activation")            every activation of the catalogue
     netwright.make("golu")                  an nn.Module
-    netwright.swap(model, nn.GELU, "golu")  put it into a net that exists
+    netwright.surgery.swap(model, nn.GELU, "golu")  put it into a net that exists
     netwright.compare(["gelu", "golu"])     is it better, at equal cost, or can't we tell?
 
 Names are imported on first use, so that `import netwright` costs nothing.
@@ -10,35 +10,51 @@ Names are imported on first use, so that `import netwright` costs nothing.
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from netwright.core import __version__ as __version__
+from netwright.core.moved import install as _paths_of_earlier_releases
 
 #: The public verbs: name -> (module, name there).
 _VERBS = {
-    "list": ("netwright.catalogue", "parts"),
-    "get": ("netwright.catalogue", "get"),
-    "make": ("netwright.catalogue", "make"),
-    "swap": ("netwright.swap", "swap"),
-    "task": ("netwright.usertask", "task"),
-    "compare": ("netwright.study.run", "compare"),
-    "check": ("netwright.testing.child", "check"),
-    "card": ("netwright.card", "card"),
-    "cite": ("netwright.papers", "cite"),
-    "Study": ("netwright.study.run", "Study"),
+    "list": ("netwright.core.catalogue", "parts"),
+    "get": ("netwright.core.catalogue", "get"),
+    "make": ("netwright.core.catalogue", "make"),
+    "swap": ("netwright.surgery.swap", "swap"),
+    "task": ("netwright.bench.own.task", "task"),
+    "compare": ("netwright.compare", "compare"),
+    "check": ("netwright.contract.child", "check"),
+    "card": ("netwright.show.card", "card"),
+    "cite": ("netwright.corpus.papers", "cite"),
+    "Study": ("netwright.bench.study", "Study"),
 }
 
+_paths_of_earlier_releases()
+
+
+class _Package(ModuleType):
+    """Keeps a verb a verb: importing the module netwright.compare would otherwise hide netwright.compare(...)."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _VERBS and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
 if TYPE_CHECKING:
-    from netwright.card import card as card
-    from netwright.catalogue import get as get
-    from netwright.catalogue import make as make
-    from netwright.catalogue import parts as list
-    from netwright.papers import cite as cite
-    from netwright.study.run import Study as Study
-    from netwright.study.run import compare as compare
-    from netwright.swap import swap as swap
-    from netwright.testing.child import check as check
-    from netwright.usertask import task as task
+    from netwright.bench.own.task import task as task
+    from netwright.bench.study import Study as Study
+    from netwright.compare import compare as compare
+    from netwright.contract.child import check as check
+    from netwright.core.catalogue import get as get
+    from netwright.core.catalogue import make as make
+    from netwright.core.catalogue import parts as list
+    from netwright.corpus.papers import cite as cite
+    from netwright.show.card import card as card
+    from netwright.surgery.swap import swap as swap
 
 __all__ = ["Study", "__version__", "card", "check", "cite", "compare", "get", "list", "make", "swap", "task"]
 

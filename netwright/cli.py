@@ -23,8 +23,7 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable, and nothin
 @contextlib.contextmanager
 def _errors() -> Iterator[None]:
     """netwright's own errors as one line on stderr and exit code 2; an interruption as 130."""
-    from netwright.names import printable
-    from netwright.part import NetwrightError
+    from netwright.core.errors import NetwrightError, printable
 
     try:
         yield
@@ -45,8 +44,8 @@ def _dump(value: Any) -> None:
 
 
 def _broken() -> None:
-    from netwright import catalogue
-    from netwright.names import printable
+    from netwright.core import catalogue
+    from netwright.core.errors import printable
 
     for name, what in catalogue.broken().items():
         _say(f"plug-in {printable(name)} could not be loaded: {printable(what)}")
@@ -60,9 +59,9 @@ def list_parts(
 ) -> None:
     """What there is: every part with its status."""
     with _errors():
-        from netwright import catalogue
-        from netwright.card import tags_of
-        from netwright.status import status
+        from netwright.core import catalogue
+        from netwright.corpus.status import status
+        from netwright.show.card import tags_of
 
         rows = catalogue.parts(kind or None, search)
         _broken()
@@ -83,9 +82,9 @@ def list_parts(
 def papers(as_json: Json = False) -> None:
     """Which papers of the corpus have a part, by family and form."""
     with _errors():
-        from netwright import catalogue
-        from netwright import papers as corpus
-        from netwright.status import status
+        from netwright.core import catalogue
+        from netwright.corpus import papers as corpus
+        from netwright.corpus.status import status
 
         parts = catalogue.parts()
         if as_json:
@@ -110,8 +109,8 @@ def card(
 ) -> None:
     """One part: formula, curve, paper, tags, costs, status."""
     with _errors():
-        from netwright import catalogue
-        from netwright.card import card as card_of
+        from netwright.core import catalogue
+        from netwright.show.card import card as card_of
 
         made = card_of(catalogue.parse(part)[0].id)
         if picture is not None:
@@ -128,7 +127,7 @@ def gallery(
 ) -> None:
     """All activations on one page: curves, effect on N(0, 1) input, cost, paper; to filter and sort in a browser."""
     with _errors():
-        from netwright import gallery as page
+        from netwright.show import gallery as page
 
         print(page.write(out))
 
@@ -137,7 +136,7 @@ def gallery(
 def cite(parts: list[str]) -> None:
     """BibTeX of the papers behind parts."""
     with _errors():
-        from netwright.papers import cite as entries
+        from netwright.corpus.papers import cite as entries
 
         print(entries(*parts))
 
@@ -151,7 +150,7 @@ def check(
 ) -> None:
     """The contract checks, in a process of their own with a time limit."""
     with _errors():
-        from netwright.testing.child import check as run_checks
+        from netwright.contract.child import check as run_checks
 
         report = run_checks(target, limit=limit, everything=everything)
         if as_json:
@@ -199,13 +198,14 @@ def compare(
 ) -> None:
     """Is it better than what you have, on this task, at equal cost, or can't we tell? The same command continues."""
     with _errors():
-        from netwright.part import BadInput
-        from netwright.study import run
-        from netwright.study.assemble import planned
+        from netwright.bench.result import planned
+        from netwright.bench.study import Means, Study
+        from netwright.compare import compare as compare_arms
+        from netwright.core.errors import BadInput
 
         command = shlex.join(["netwright", *sys.argv[1:]])
         options = {k: v for k, v in (("size", size), ("data", data)) if v}
-        means = run.Means(executor, workers, limit or None, int(memory * 2**30) or None, wait or None)
+        means = Means(executor, workers, limit or None, int(memory * 2**30) or None, wait or None)
         if min(seeds, tune) < 1 or min(steps, batch, workers) < 0:
             raise BadInput("--seeds and --tune take whole numbers from 1; --steps, --batch and --workers from 0")
         request: dict[str, Any] = dict(
@@ -214,22 +214,22 @@ def compare(
             engine=engine, device=device, precision=precision, threads=threads, steps=steps or None, batch=batch or None,
             out=out, means=means, command=command,
         )  # fmt: skip
-        study = run.Study(task, arms, **request)
+        study = Study(task, arms, **request)
         lines = study.outlook()
         for line in lines:
             _say(line)
         if dry_run:
             if as_json:
-                _dump(planned(study, lines))
+                _dump(planned(study.request, study.task, lines))
             return
-        result = run.compare(arms, task, extend=extend, confirm=confirm, tell=_say, **request)
+        result = compare_arms(arms, task, extend=extend, confirm=confirm, tell=_say, **request)
         path = study.folder / "report.html"
         if as_json:
-            from netwright.report.machine import document
+            from netwright.show.machine import document
 
             _dump(document(result, str(path), command))
         else:
-            from netwright.report.terminal import print_study
+            from netwright.show.terminal import print_study
 
             print_study(result, sys.stdout)
             print(f"\nreport: {path}")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import netwright
-from netwright.kinds.task import Task
-from netwright.streams import generator
+from netwright.engine.task import Task
+from netwright.tensor.streams import generator
 
 INPUTS, ROWS = 4, 64
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from netwright import catalogue
+from netwright.core import catalogue
 
 HEAD = '''"""A part of a test."""
 import os
@@ -15,10 +15,11 @@ import signal
 import time
 import torch
 from torch import Tensor
-from netwright.kinds.activation import Tags, activation
-from netwright.kinds.rule import Rule, rule
-from netwright.kinds.rule import Tags as RuleTags
-from netwright.part import Learn, Option, Paper
+from netwright.activations import Tags, activation
+from netwright.engine.rule import Rule
+from netwright.rules import rule
+from netwright.rules import Tags as RuleTags
+from netwright.core.part import Learn, Option, Paper
 PAPER = Paper(title="A test", authors="Nobody", year=2020)
 '''
 

@@ -9,10 +9,10 @@ import textwrap
 from dataclasses import replace
 from pathlib import Path
 
-from netwright.part import BadInput
-from netwright.study import database
-from netwright.study.records import Cost, Run, RunRecord, Score
-from netwright.study.store import Store
+from netwright.bench.records import Cost, Run, RunRecord, Score
+from netwright.bench.store import database
+from netwright.bench.store.store import Store
+from netwright.core.errors import BadInput
 
 __all__ = ["GOLDEN", "BadInput", "Path", "Store", "child", "filled", "owned", "record", "run", "said", "until_full"]
 

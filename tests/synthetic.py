@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from netwright.study.records import ArmResult, Comparison, Cost, RunRecord, Score, StudyResult
+from netwright.bench.records import ArmResult, Comparison, Cost, RunRecord, Score, StudyResult
 
 WORST = 0.1
 DELTA = 0.005

@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 import torch
 import wrong_stateful
+from sample import sampled
 from torch import Tensor, nn
 
-from netwright.fused import uncompiled
-from netwright.kinds.activation import Activation, ActivationPart, Tags, activation
-from netwright.part import BadInput, Claim, Example, Identity, Learn, Option, Paper, UnknownName
-from netwright.testing import Check, Result, Skip, Wrong, apply, checks, expect, in_sample, run
+from netwright.activations import Activation, ActivationPart, Tags, activation
+from netwright.contract import apply, checks, in_sample, run
+from netwright.core.contract import Check, Result, Skip, Wrong, expect
+from netwright.core.errors import BadInput, UnknownName
+from netwright.core.part import Claim, Example, Identity, Learn, Option, Paper
+from netwright.tensor.fused import uncompiled
 
 PAPER = Paper(title="Toys", authors="A. Toy", year=2000)
 KNOWN = {check.name: check for check in checks("activation")}
@@ -248,7 +251,7 @@ WRONG: list[tuple[str, str, ActivationPart]] = [
 def test_a_wrong_part_is_caught(name: str, how: str, part: ActivationPart, monkeypatch: pytest.MonkeyPatch) -> None:
     if part.identities:
         others = {"PARABOLA": plain(torch.square, lambda x: x * x, name="toy-parabola")}
-        monkeypatch.setattr("netwright.catalogue.get", lambda name, kind=None: others[name])
+        monkeypatch.setattr("netwright.core.catalogue.get", lambda name, kind=None: others[name])
     result = made(part, name)
     assert not result.ok, f"{how} passes the check {name}"
     assert result.message.startswith(f"{part.id}, check {name}: ")
@@ -278,7 +281,7 @@ def test_an_exception_has_to_be_declared_and_needed() -> None:
 def test_aliases_and_equal_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     other = toy(name="toy-other")
     leaky = plain(lambda x: torch.where(x > 0, x, 0.25 * x), lambda x: max(x, 0.25 * x), name="toy-leaky")
-    monkeypatch.setattr("netwright.catalogue.get", lambda name, kind=None: {"o": other, "l": leaky, "t": TANH}[name])
+    monkeypatch.setattr("netwright.core.catalogue.get", lambda name, kind=None: {"o": other, "l": leaky, "t": TANH}[name])
     assert made(toy(alias_of="o"), "identities").ok
     assert made(toy(equals_at_init=("l",)), "identities").ok
     assert "declare it as alias_of" in made(toy(equals_at_init=("o",)), "identities").message
@@ -339,9 +342,9 @@ def test_an_initial_value_has_to_lie_within_its_bounds(slope: float) -> None:
 def test_the_class_pickles_under_its_own_name() -> None:
     import pickle
 
-    from netwright import catalogue
+    from netwright.core import catalogue
 
-    for part in catalogue.parts("activation")[::3]:
+    for part in sampled(catalogue.parts("activation")):
         built = part.build(channels=4, channel_dim=-1, fused=True)
         again = pickle.loads(pickle.dumps(built))
         assert type(again) is part.module_type()

@@ -14,10 +14,20 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.utils.parametrizations import weight_norm
 
-from netwright.aligned import KINDS, Aligned, FeedbackWeights, align, aligned, aligned_layers, obstacle, owners, weighty
-from netwright.alignment import RULES, angles, backpropagation, convert
-from netwright.part import BadInput, Misfit, UnknownName
-from netwright.streams import initialise
+from netwright.core.errors import BadInput, Misfit, UnknownName
+from netwright.rules.feedback._aligned import (
+    KINDS,
+    Aligned,
+    FeedbackWeights,
+    align,
+    aligned,
+    aligned_layers,
+    obstacle,
+    owners,
+    weighty,
+)
+from netwright.tensor.streams import initialise
+from netwright.waiting.alignment import RULES, angles, backpropagation, convert
 
 LAYERS = {
     "linear": (lambda: nn.Linear(6, 5), (4, 6)),

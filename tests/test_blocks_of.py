@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright import catalogue
-from netwright.kinds.rule import Problem
-from netwright.nets import Blocks
-from netwright.part import BadInput, Misfit, UnknownName
-from netwright.train import Loop, Setting
+from netwright.core import catalogue
+from netwright.core.errors import BadInput, Misfit, UnknownName
+from netwright.engine.blocks import Blocks
+from netwright.engine.loop import Loop, Setting
+from netwright.engine.task import Problem
 
 
 class Net(nn.Module):
@@ -65,6 +65,7 @@ def test_a_models_modules_are_named_in_the_order_they_run():
     assert torch.equal(net.eval()(IMAGE), model.eval()(IMAGE))
 
 
+@pytest.mark.every_part
 def test_rules_train_the_model_itself():
     """Every rule that takes images and labels, through the wrapped model, moves the model's own parameters."""
     seen = 0

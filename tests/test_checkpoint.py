@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from netwright.checkpoint import load, save
-from netwright.part import BadInput
+from netwright.core.errors import BadInput
+from netwright.tensor.saving import load, save
 
 
 class Tied(nn.Module):

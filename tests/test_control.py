@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from netwright import catalogue
-from netwright.report import words
-from netwright.report.machine import document
-from netwright.report.terminal import lines
-from netwright.study.run import Study, compare
+from netwright.bench.study import Study
+from netwright.compare import compare
+from netwright.core import catalogue
+from netwright.show import words
+from netwright.show.machine import document
+from netwright.show.terminal import lines
 
 SMALL = {"task": "digits", "seeds": 6, "trials": 1, "steps": 60, "match": "none"}
 

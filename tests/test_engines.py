@@ -12,14 +12,15 @@ import toys
 from golden import trajectory
 from torch import nn
 
-from netwright import catalogue
+from netwright.bench.request import ArmSpec, open_task
+from netwright.bench.work import build_rule, data_of
+from netwright.core import catalogue
+from netwright.core.errors import BadInput, Misfit, UnknownName
 from netwright.core.fingerprint import ENGINE_VERSION
-from netwright.kinds.rule import gradients
-from netwright.part import BadInput, Misfit, UnknownName
-from netwright.stack import Stack, skeleton, train_stack
-from netwright.study.spec import ArmSpec, open_task
-from netwright.study.work import build_rule, data_of
-from netwright.train import OPTIMIZERS, SCHEDULES, Loop, Setting, first_bad_module, orders, predict, train
+from netwright.engine.loop import Loop, Setting, first_bad_module, orders, predict, train
+from netwright.engine.stack import Stack, skeleton, train_stack
+from netwright.rules._toy import gradients
+from netwright.waiting.optimizers import OPTIMIZERS, SCHEDULES
 
 SEEDS, RATES = (0, 1, 2), (0.02, 0.05, 0.03)
 HOSTS = {
@@ -175,6 +176,7 @@ def shape_of(part, **options):
     return skeleton(toys.net(widths=(8, 8), act=lambda c: part.build(channels=c, **options)))
 
 
+@pytest.mark.every_part
 def test_every_activation_of_the_catalogue_has_a_skeleton_of_its_own():
     """Two different parts are never taken for copies of one; a part with an option changed isn't either."""
     seen: list = []

@@ -13,10 +13,10 @@ from pathlib import Path
 import plugin
 import pytest
 
-from netwright.names import UnknownName
-from netwright.part import BadInput
-from netwright.study import work
-from netwright.study.run import Means, compare
+from netwright.bench import work
+from netwright.bench.study import Means
+from netwright.compare import compare
+from netwright.core.errors import BadInput, UnknownName
 
 REPO = Path(__file__).parents[1]
 SMALL = {"task": "moons", "seeds": 2, "trials": 1, "steps": 20, "match": "none"}
@@ -74,7 +74,8 @@ def test_processes_leave_the_records_that_serial_does_without_a_main_guard(tmp_p
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent(f"""
-        from netwright.study.run import Means, compare
+        from netwright.bench.study import Means
+        from netwright.compare import compare
         print("once")
         for engine in ("loop", "stack"):
             pair = []
@@ -93,7 +94,7 @@ def test_processes_leave_the_records_that_serial_does_without_a_main_guard(tmp_p
 
 
 def test_a_stack_whose_worker_dies_is_taken_apart():
-    from netwright.study.executors.processes import _Worker
+    from netwright.bench.executors.processes import _Worker
 
     worker = _Worker.__new__(_Worker)
     runs = tuple(work.Run(str(i), "a", i, 0, {"lr": 0.1}) for i in range(3))

@@ -14,15 +14,16 @@ from typing import Any
 import pytest
 import torch
 
-from netwright import catalogue
+from netwright.core import catalogue
 from netwright.core import fingerprint as prints
+from netwright.core.errors import BadInput
 from netwright.core.fingerprint import Key, Sources, fingerprint, house, judged, reach, source_hash
-from netwright.kinds.rule import Toy
-from netwright.part import BadInput
+from netwright.rules._toy import Toy
 
 ROOT = Path(__file__).parents[1]
 PARTS = catalogue.parts()
 TOYS = set(house().reached(Key(Toy.__module__, Toy.__name__)))  # what the toy's net and problem bring is not the rule's
+TOYS |= {key for net in catalogue.parts("net") for key in reach(net)}
 
 # A house of a few lines ------------------------------------------------------------------------------------------------
 
@@ -180,6 +181,7 @@ def test_a_local_name_is_not_the_modules(tmp_path: Path) -> None:
 # The house itself -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_part
 def test_every_part_has_its_own() -> None:
     marks = {part.id: fingerprint(part) for part in PARTS}
     assert len(set(marks.values())) == len(PARTS)
@@ -231,6 +233,7 @@ def drawn(n: int) -> list[Key]:
     return sorted(every, key=lambda k: hashlib.sha256(f"{k.module}:{k.name}".encode()).hexdigest())[:n]
 
 
+@pytest.mark.every_part
 def test_a_number_changed_anywhere_moves_those_that_reach_it_and_no_other() -> None:
     before = {part.id: fingerprint(part) for part in PARTS}
     tried = 0
@@ -279,6 +282,10 @@ def use_of(part: Any) -> Callable[[], Any]:
             rule(x)
 
         return step
+    if part.kind == "net":
+        fill = {"activation": lambda channels, dim: torch.nn.ReLU(), "norm": lambda channels, dim: torch.nn.Identity()}
+        cases = part.cases()
+        return lambda: [part.build(c.problem, c.widths, fill, **c.options)(c.x).sum().backward() for c in cases]
     if part.kind == "task":
         return lambda: part.build().data(0)
     if part.kind == "activation":
@@ -287,15 +294,17 @@ def use_of(part: Any) -> Callable[[], Any]:
 
 
 @pytest.mark.parametrize("kind", sorted({part.kind for part in PARTS}))
+@pytest.mark.every_part
 def test_what_runs_is_reached(kind: str) -> None:
     """Traced, which shares nothing with reading the source: whatever a part enters is among what its fingerprint rests on."""
-    lookup = {"netwright.catalogue", "netwright.names", "netwright"}  # how another part is found; `uses` names which
+    lookup = {"netwright.core.catalogue", "netwright.core.errors", "netwright"}  # how another part is found; `uses` names which
     traced = 0
     for part in (part for part in PARTS if part.kind == kind):
-        use, known = use_of(part), set(reach(part))
+        use, known = use_of(part), {key for name in prints.fingerprints(part, {}) for key in reach(catalogue.get(name))}
         with Traced() as found, contextlib.suppress(BadInput):  # a task whose data are not here
             use()
-        outside = {k for k in found - TOYS if k not in known and k.module not in lookup and not prints.guarded(k.module)}
+        beside = TOYS if kind == "rule" else set()
+        outside = {k for k in found - beside - known if k.module not in lookup and not prints.guarded(k.module)}
         assert not outside, part.id
         traced += bool(found)
     assert traced > 2
@@ -306,7 +315,12 @@ def test_judges_have_a_hash_of_their_own() -> None:
     sources = house()
     checks = [Key(module, "CHECKS") for module in catalogue.contracts(part.kind)]
     assert all(sources.digest(key) for key in checks)
-    key = next(k for c in checks for k in sources.reached(c) if k.module.startswith("netwright.testing") and edited(k))
+    key = next(
+        k
+        for c in checks
+        for k in sources.reached(c)
+        if k.module.startswith(("netwright.contract", "netwright.activations._contract")) and edited(k)
+    )
     changed = edited(key)
     assert changed is not None and judged(part, changed) != judged(part) and fingerprint(part, changed) == fingerprint(part)
 

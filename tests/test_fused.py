@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from netwright import catalogue, fused
-from netwright.fused import FallbackWarning, fuse, fuse_kept, uncompiled
+from netwright.core import catalogue
+from netwright.tensor import fused
+from netwright.tensor.fused import FallbackWarning, fuse, fuse_kept, uncompiled
 
 
 def gated(x: Tensor, steepness: Tensor, *, gain: float = 1.0) -> Tensor:

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from netwright import catalogue, gallery
+from netwright.activations import ActivationPart, Tags, activation
 from netwright.cli import app
-from netwright.kinds.activation import ActivationPart, Tags, activation
-from netwright.part import Learn, Paper
+from netwright.core import catalogue
+from netwright.core.part import Learn, Paper
+from netwright.show import gallery
 
 PARTS: list[Any] = catalogue.parts("activation")
 PAPER = Paper(title="Toys", authors="A. Toy", year=2000)

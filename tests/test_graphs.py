@@ -11,17 +11,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from netwright import catalogue
-from netwright.graphs import Gcn, Graph, read_graph
-from netwright.kinds.rule import Misfit, Rule, Toy
-from netwright.nets import Mlp, norm_named
-from netwright.part import BadInput
+from netwright.bench.request import ArmSpec
+from netwright.bench.work import build_rule
+from netwright.core import catalogue
+from netwright.core.errors import BadInput, Misfit
+from netwright.engine.build import norm_named
+from netwright.engine.graph import Graph
+from netwright.engine.loop import Setting, predict, train
+from netwright.engine.rule import Rule
+from netwright.engine.stack import train_stack
+from netwright.nets.dense.mlp import Mlp
+from netwright.nets.graph.gcn import Gcn
+from netwright.rules._toy import Toy
 from netwright.rules.graph._shared import joined
-from netwright.stack import train_stack
-from netwright.streams import generator, initialise
-from netwright.study.spec import ArmSpec
-from netwright.study.work import build_rule
-from netwright.train import Setting, predict, train
+from netwright.tasks.graph._shared import read_graph
+from netwright.tensor.streams import generator, initialise
 
 FOLDER = str(Path(__file__).parent / "fixtures")
 TASKS = [part for part in catalogue.parts("task") if "graph" in part.build().problem.gives]

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from netwright.study.run import compare
-from netwright.study.store import Store
+from netwright.bench.store.store import Store
+from netwright.compare import compare
 
 REPO = Path(__file__).parents[1]
 STUDY = {"task": "moons", "seeds": 3, "trials": 2, "match": "none"}
 SIZES = {"loop": 60, "stack": 150}  # steps: about as long as it takes for a few kills to meet the training
 SCRIPT = """
 import sys
-from netwright.study.run import Study
-from netwright.study.spec import ArmSpec
+from netwright.bench.study import Study
+from netwright.bench.request import ArmSpec
 arms = [ArmSpec("A"), ArmSpec("B", rekey=1), ArmSpec("C", rekey=2)]
 study = Study(arms=arms, out=sys.argv[1], engine=sys.argv[2], steps=int(sys.argv[3]), **{study!r})
 print("begun", flush=True)
@@ -92,7 +92,7 @@ def test_twenty_kills_leave_the_records_of_an_uninterrupted_study(tmp_path, engi
 
 
 def test_an_interrupt_from_the_keyboard_loses_nothing_that_was_finished(tmp_path, monkeypatch):
-    from netwright.study import work
+    from netwright.bench import work
 
     perform, count = work.perform, []
 
@@ -103,7 +103,7 @@ def test_an_interrupt_from_the_keyboard_loses_nothing_that_was_finished(tmp_path
         return perform(job)
 
     options = {**STUDY, "out": tmp_path, "engine": "loop", "steps": 10}
-    monkeypatch.setattr("netwright.study.executors.serial.perform", interrupted)
+    monkeypatch.setattr("netwright.bench.executors.serial.perform", interrupted)
     with pytest.raises(KeyboardInterrupt):
         compare(["default"], **options)
     with Store.read(tmp_path) as store:

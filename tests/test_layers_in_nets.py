@@ -9,26 +9,26 @@ from typing import Any
 
 import pytest
 import torch
+from sample import sampled
 
-from netwright import catalogue
-from netwright.data import VARIABLE
-from netwright.kinds.rule import gradients
-from netwright.kinds.task import Task, eval_grid
-from netwright.nets import SLOTS
-from netwright.stack import Stack
-from netwright.study.claims import claim_study, claims
-from netwright.study.spec import ArmSpec, open_task
-from netwright.study.work import build_rule
-from netwright.train import Setting, train
+from netwright.bench.claims import claim_study, claims
+from netwright.bench.request import ArmSpec, open_task
+from netwright.bench.work import build_rule
+from netwright.core import catalogue
+from netwright.engine.loop import Setting, train
+from netwright.engine.stack import Stack
+from netwright.engine.task import Task, eval_grid
+from netwright.rules._toy import gradients
+from netwright.tasks._read import VARIABLE
 
 SEEDS = (0, 1)
-PLACED = [part for part in catalogue.parts("layer") if part.slots()]
+PLACED = [part for part in sampled(catalogue.parts("layer")) if part.slots()]
 
 
 def task_of(part: Any) -> tuple[Task, str]:
     """A small task whose net has a slot for the part, and the slot."""
     (slot,) = part.slots()
-    host = "convnet" if slot == "norm" else next(host for host, slots in SLOTS.items() if slot in slots)
+    host = "convnet" if slot == "norm" else next(net.name for net in catalogue.parts("net") if slot in net.places)  # type: ignore[attr-defined]
     task = open_task("digits", {"host": host})
     return dataclasses.replace(task, widths=(8,) * len(task.widths), steps=6, evals=eval_grid(6)), slot
 

@@ -63,8 +63,8 @@ def test_pins_lie_in_the_declared_ranges():
 def test_the_version_stands_in_one_place():
     config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert config["project"]["dynamic"] == ["version"] and "version" not in config["project"]
-    assert config["tool"]["hatch"]["version"]["path"] == "netwright/__init__.py"
-    source = (ROOT / "netwright" / "__init__.py").read_text(encoding="utf-8")
+    assert config["tool"]["hatch"]["version"]["path"] == "netwright/core/__init__.py"
+    source = (ROOT / "netwright" / "core" / "__init__.py").read_text(encoding="utf-8")
     version = re.search(r'^__version__ = "(\d+\.\d+\.\d+)"$', source, re.M).group(1)
     assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M).group(1) == version
     assert "\nversion:" not in (ROOT / "CITATION.cff").read_text(encoding="utf-8")

@@ -8,8 +8,9 @@ from collections import Counter
 
 import pytest
 
-from netwright import papers
-from netwright.part import Paper, Part, UnknownName
+from netwright.core.errors import UnknownName
+from netwright.core.part import Paper, Part
+from netwright.corpus import papers
 
 FAMILIES = """
     KAN layer, activation, application, attention, continual learning, data selection and weighting, diagnostic,
@@ -113,7 +114,7 @@ def test_a_part_with_an_unknown_slug_is_an_error():
 
 
 def test_every_catalogued_paper_is_known():
-    from netwright import catalogue
+    from netwright.core import catalogue
 
     found = catalogue.parts()
     assert found

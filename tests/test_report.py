@@ -16,10 +16,10 @@ import pytest
 import synthetic
 from rich.console import Console
 
-from netwright.report import canvas, derive, figures, words
-from netwright.report.html import page
-from netwright.report.machine import document
-from netwright.report.terminal import print_study, table
+from netwright.show import canvas, derive, figures, words
+from netwright.show.html import page
+from netwright.show.machine import document
+from netwright.show.terminal import print_study, table
 
 GOLDEN = Path(__file__).parent / "golden"
 VARIANTS = {

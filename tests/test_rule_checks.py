@@ -9,20 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from netwright import catalogue
-from netwright.kinds.rule import (
-    Blocks,
-    Problem,
-    Rule,
-    RulePart,
-    Tags,
-    linear_gradients,
-    rule,
-    softmax_error,
-    trainable,
-)
-from netwright.part import Paper
-from netwright.testing import apply, checks
+from netwright.contract import apply, checks
+from netwright.core import catalogue
+from netwright.core.part import Paper
+from netwright.engine.blocks import Blocks
+from netwright.engine.rule import Rule, trainable
+from netwright.engine.task import Problem
+from netwright.rules import RulePart, Tags, rule
+from netwright.rules._toy import linear_gradients, softmax_error
 
 PAPER = Paper(title="A toy", authors="Nobody", year=2020)
 LOCAL = Tags(family="local", local=True, needs=frozenset({"blocks"}))

@@ -6,22 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from netwright.kinds.rule import (
-    Blocks,
-    Misfit,
-    Rule,
-    RulePart,
-    Tags,
-    Toy,
-    equivalents,
-    gradients,
-    linear_gradients,
-    rule,
-    softmax_error,
-)
-from netwright.part import BadInput, Claim, Option, Paper, UnknownName
-from netwright.testing import Check, apply
-from netwright.testing.every import claims
+from netwright.contract import apply
+from netwright.contract.every import claims
+from netwright.core.contract import Check
+from netwright.core.errors import BadInput, Misfit, UnknownName
+from netwright.core.expressions import equivalents
+from netwright.core.part import Claim, Option, Paper
+from netwright.engine.blocks import Blocks
+from netwright.engine.rule import Rule
+from netwright.rules import RulePart, Tags, rule
+from netwright.rules._toy import Toy, gradients, linear_gradients, softmax_error
 
 PAPER = Paper(title="A toy", authors="Nobody", year=2020)
 

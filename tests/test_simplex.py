@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netwright.fused import uncompiled
-from netwright.part import BadInput
-from netwright.simplex import entmax_loss, sdm, sdm_loss, sparsemax_loss
+from netwright.core.errors import BadInput
+from netwright.tensor.fused import uncompiled
+from netwright.waiting.simplex import entmax_loss, sdm, sdm_loss, sparsemax_loss
 
 ALPHAS = (1.05, 1.5, 1.8, 2.0)
 

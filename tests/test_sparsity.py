@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from netwright.part import BadInput
-from netwright.sparsity import cett, magnitudes, nonzero_share, ppl_sparsity, switched_off, threshold_for_cett
+from netwright.core.errors import BadInput
+from netwright.waiting.sparsity import cett, magnitudes, nonzero_share, ppl_sparsity, switched_off, threshold_for_cett
 
 PATHS = ("first.2", "second.2")
 

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from netwright import stats
-from netwright.part import BadInput, UnknownName
-from netwright.stats import attainable, compare, holm, level, mcnemar, seeds_needed, sign_flip
-from netwright.study.records import to_json
+from netwright.bench import stats
+from netwright.bench.records import to_json
+from netwright.bench.stats import attainable, compare, holm, level, mcnemar, seeds_needed, sign_flip
+from netwright.core.errors import BadInput, UnknownName
 
 INF = math.inf
 levels_of_ties = st.integers(-4, 4).map(float)

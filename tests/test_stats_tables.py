@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("scipy")
 from scipy import stats as scipy_stats
 
-from netwright.stats import compare
+from netwright.bench.stats import compare
 
 EVIDENCE = Path(__file__).parents[1] / "evidence"
 

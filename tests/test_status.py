@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from netwright import catalogue, status
+from netwright.contract import matrix as command
+from netwright.contract.__main__ import main
+from netwright.core import catalogue
+from netwright.core.contract import Result
 from netwright.core.fingerprint import fingerprint, judged
-from netwright.part import Claim, Part, Protocol
-from netwright.testing import Result
-from netwright.testing import _matrix as command
-from netwright.testing.__main__ import main
+from netwright.core.part import Claim, Part, Protocol
+from netwright.corpus import status
 
 PART = catalogue.parts("activation")[0]
 CLAIMED = replace(PART, claims=(Claim("better", "is better", protocol=Protocol("task", "other", "better")),))

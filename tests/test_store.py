@@ -9,11 +9,13 @@ import shutil
 import pytest
 from storing import GOLDEN, filled, owned, record, run
 
-from netwright.part import BadInput
-from netwright.study import database, records
-from netwright.study.canonical import canonical_json, digest, parse
-from netwright.study.records import Cost, Score
-from netwright.study.store import Store, examine
+from netwright.bench import records
+from netwright.bench.records import Cost, Score
+from netwright.bench.store import database
+from netwright.bench.store.database import examine
+from netwright.bench.store.store import Store
+from netwright.core.canonical import canonical_json, digest, parse
+from netwright.core.errors import BadInput
 
 # -- canonical JSON
 

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from storing import child, filled, owned, run, said
 
-from netwright.part import BadInput
-from netwright.study import database, salvage, store, tables
-from netwright.study.canonical import canonical_json
-from netwright.study.store import Damaged, Store, examine
+from netwright.bench.store import database, salvage, store, tables
+from netwright.bench.store.database import examine
+from netwright.bench.store.store import Store
+from netwright.bench.store.tables import Damaged
+from netwright.core.canonical import canonical_json
+from netwright.core.errors import BadInput
 
 # -- damage
 

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 from storing import child, filled, owned, record, run, said
 
-from netwright.part import BadInput
-from netwright.study import database, lock, store, tables
-from netwright.study.canonical import canonical_json
-from netwright.study.store import Held, Store, examine
+from netwright.bench.store import database, lock, store, tables
+from netwright.bench.store.database import examine
+from netwright.bench.store.lock import Held
+from netwright.bench.store.store import Store
+from netwright.core.canonical import canonical_json
+from netwright.core.errors import BadInput
 
 # -- owners
 

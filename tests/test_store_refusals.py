@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from storing import child, filled, owned, run, said, until_full
 
-from netwright.part import BadInput
-from netwright.study import database, store, tables
-from netwright.study.store import Store, examine, study_folder
+from netwright.bench.store import database, store, tables
+from netwright.bench.store.database import examine
+from netwright.bench.store.store import Store, study_folder
+from netwright.core.errors import BadInput
 
 # -- refusals
 

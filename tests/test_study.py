@@ -9,14 +9,15 @@ from pathlib import Path
 import plugin
 import pytest
 
-from netwright import catalogue
-from netwright.part import BadInput, Misfit, UnknownName
-from netwright.study import plan as planning
-from netwright.study import work
-from netwright.study.records import Run, RunRecord
-from netwright.study.run import Study, compare
-from netwright.study.spec import ArmSpec, make_request, open_task, parse_arm, slots_of
-from netwright.study.store import Store
+from netwright.bench import plan as planning
+from netwright.bench import work
+from netwright.bench.records import Run, RunRecord
+from netwright.bench.request import ArmSpec, make_request, open_task, parse_arm, slots_of
+from netwright.bench.store.store import Store
+from netwright.bench.study import Study
+from netwright.compare import compare
+from netwright.core import catalogue
+from netwright.core.errors import BadInput, Misfit, UnknownName
 
 SMALL = {"task": "moons", "seeds": 2, "trials": 2, "steps": 10, "match": "none", "engine": "loop"}
 
@@ -47,7 +48,7 @@ def trained(monkeypatch):
         seen.extend(f"{run.arm} {run.seed} {run.trial}" for run in job.runs)
         return perform(job)
 
-    monkeypatch.setattr("netwright.study.executors.serial.perform", noting)
+    monkeypatch.setattr("netwright.bench.executors.serial.perform", noting)
     return seen
 
 
@@ -289,7 +290,7 @@ def test_a_stack_that_raises_is_redone_as_single_runs(tmp_path, monkeypatch):
     def broken(*given, **options):
         raise RuntimeError("no batching rule")
 
-    monkeypatch.setattr("netwright.stack.train_stack", broken)
+    monkeypatch.setattr("netwright.engine.stack.train_stack", broken)
     result = run(tmp_path, ["default"], engine="stack")
     assert {(r.state, r.engine) for r in result.records} == {("done", "loop")}
     assert any("redone as single runs (RuntimeError: no batching rule)" in note for note in result.notes)
@@ -354,7 +355,7 @@ def test_a_failed_replicate_scores_the_worst_and_a_crash_drops_the_seed_from_bot
             return work.Result((work.failed_record(run, "oom", "too large"),))
         return perform(job)
 
-    monkeypatch.setattr("netwright.study.executors.serial.perform", sabotaged)
+    monkeypatch.setattr("netwright.bench.executors.serial.perform", sabotaged)
     result = run(tmp_path, [ArmSpec("A"), ArmSpec("B")], seeds=4, trials=1)
     rows = {(s.arm, s.seed): s for s in result.scores}
     assert rows["B", 1].failed and rows["B", 1].value == result.worst == 0.0
@@ -376,7 +377,7 @@ def test_a_lost_worker_is_tried_again_a_bounded_number_of_times(tmp_path, monkey
             return work.Result((work.failed_record(run, "lost", "it was killed"),))
         return perform(job)
 
-    monkeypatch.setattr("netwright.study.executors.serial.perform", losing)
+    monkeypatch.setattr("netwright.bench.executors.serial.perform", losing)
     result = run(tmp_path, [ArmSpec("A"), ArmSpec("B")], trials=1)
     assert tries == [0, 0, 0]
     rows = {(s.arm, s.seed): s for s in result.scores}

@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from netwright import catalogue, pages
-from netwright.kinds.activation import ActivationPart, Tags, activation
-from netwright.part import Learn, Paper
-from netwright.testing import Result, apply
-from netwright.testing import _support as matrix
-from netwright.testing._support import CHECKS, support
+from netwright.activations import ActivationPart, Tags, activation
+from netwright.activations import _contract_support as matrix
+from netwright.activations._contract_support import CHECKS, support
+from netwright.contract import apply
+from netwright.core import catalogue
+from netwright.core.contract import Result
+from netwright.core.part import Learn, Paper
+from netwright.show import pages
 
 KNOWN = {check.name: check for check in CHECKS}
 PARTS: list[Any] = catalogue.parts("activation")
@@ -149,7 +151,7 @@ def test_a_dtype_without_a_kernel_is_an_exception() -> None:
 
 
 def test_every_column_has_a_check() -> None:
-    from netwright.testing import checks
+    from netwright.contract import checks
 
     for kind, columns in matrix.KINDS.items():
         assert set(columns.values()) <= {check.name for check in checks(kind)}, kind

@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from netwright import catalogue
-from netwright.kinds.activation import ActivationPart, Tags, activation
-from netwright.part import BadInput, Learn, Misfit, Option, Paper, UnknownName
-from netwright.swap import swap
+from netwright.activations import ActivationPart, Tags, activation
+from netwright.core import catalogue
+from netwright.core.errors import BadInput, Misfit, UnknownName
+from netwright.core.part import Learn, Option, Paper
+from netwright.surgery.swap import swap
 
 RELU, TANH = F.relu.__name__, torch.tanh.__name__
 PAPER = Paper(title="A toy", authors="Nobody", year=2000)

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from test_swap import SCALED, Swish, mlp, same, state
 from torch import Tensor, nn
 
-from netwright import catalogue
-from netwright.kinds.activation import ActivationPart
-from netwright.part import BadInput, Misfit
-from netwright.swap import swap
+from netwright.activations import ActivationPart
+from netwright.core import catalogue
+from netwright.core.errors import BadInput, Misfit
+from netwright.surgery.swap import swap
 
 TANH = torch.tanh.__name__
 

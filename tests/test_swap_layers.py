@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from netwright import catalogue
-from netwright.nets import count_parameters
-from netwright.part import BadInput, Misfit
-from netwright.swap import swap
+from netwright.core import catalogue
+from netwright.core.errors import BadInput, Misfit
+from netwright.engine.blocks import count_parameters
+from netwright.surgery.swap import swap
 
 
 def some(kind: str = "layer", **tags: Any) -> Any:

@@ -11,12 +11,13 @@ import torch
 from test_swap import GATE, PAPER, ROWS, SCALED, Block, Net, PerChannel, Swish, mlp, same, state, toy_scaled
 from torch import Tensor, nn
 
-from netwright import catalogue
-from netwright.kinds.activation import ActivationPart, activation
-from netwright.part import BadInput, Learn, Misfit, Option
-from netwright.swap import swap
-from netwright.swapping.fitting import GRID, WEIGHTS, function_of
-from netwright.swapping.measure import drift
+from netwright.activations import ActivationPart, activation
+from netwright.core import catalogue
+from netwright.core.errors import BadInput, Misfit
+from netwright.core.part import Learn, Option
+from netwright.surgery.fitting import GRID, WEIGHTS, function_of
+from netwright.surgery.measure import drift
+from netwright.surgery.swap import swap
 
 
 def toy_slopes(x: Tensor, right: Tensor, left: Tensor) -> Tensor:

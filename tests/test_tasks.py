@@ -14,14 +14,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from netwright import catalogue, data
-from netwright.graphs import read_graph
-from netwright.kinds.task import Task, TaskPart, eval_grid, tensor_hash, three_splits
-from netwright.losses import accuracy, cross_entropy, mse, nats, one_hot
-from netwright.part import BadInput
-from netwright.streams import generator
-from netwright.testing import Skip, apply, checks
-from netwright.testing import task as contract
+from netwright.contract import apply, checks
+from netwright.core import catalogue
+from netwright.core.contract import Skip
+from netwright.core.errors import BadInput
+from netwright.engine.task import Task, accuracy, eval_grid, mse, nats, one_hot, tensor_hash, three_splits
+from netwright.tasks import TaskPart
+from netwright.tasks import _contract as contract
+from netwright.tasks import _read as data
+from netwright.tasks.graph._shared import read_graph
+from netwright.tensor.streams import generator
+from netwright.waiting.losses import cross_entropy
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FOLDER = str(FIXTURES)

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import netwright
-from netwright.kinds.task import Task
-from netwright.part import BadInput, NetwrightError, UnknownName
-from netwright.study.plan import make_plan
-from netwright.study.spec import make_request
-from netwright.study.work import build_rule, data_of
-from netwright.train import Setting, train
+from netwright.bench.plan import make_plan
+from netwright.bench.request import make_request
+from netwright.bench.work import build_rule, data_of
+from netwright.core.errors import BadInput, NetwrightError, UnknownName
+from netwright.engine.loop import Setting, train
+from netwright.engine.task import Task
 
 
 def check_refused(words: str, kind: type[NetwrightError] = BadInput, **changes: Any) -> None:

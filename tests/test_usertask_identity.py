@@ -10,11 +10,11 @@ import pytest
 from mine import Net, points, task
 from torch import Tensor, nn
 
-from netwright.kinds.task import Task
-from netwright.part import BadInput, NetwrightError, UnknownName
-from netwright.study.plan import make_plan, runs_of
-from netwright.study.spec import make_request, open_task
-from netwright.usertask import load_file
+from netwright.bench.own.task import load_file
+from netwright.bench.plan import make_plan, runs_of
+from netwright.bench.request import make_request, open_task
+from netwright.core.errors import BadInput, NetwrightError, UnknownName
+from netwright.engine.task import Task
 
 # Identity -------------------------------------------------------------------------------------------------------------
 

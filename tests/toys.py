@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from netwright import catalogue
-from netwright.kinds.rule import Phase, Problem, Rule
-from netwright.kinds.task import Data, three_splits
-from netwright.losses import accuracy, cross_entropy, one_hot
-from netwright.nets import Mlp
-from netwright.streams import generator, initialise
-from netwright.train import Setting
+from netwright.core import catalogue
+from netwright.engine.loop import Setting
+from netwright.engine.rule import Phase, Rule
+from netwright.engine.task import Data, Problem, accuracy, one_hot, three_splits
+from netwright.nets.dense.mlp import Mlp
+from netwright.tensor.streams import generator, initialise
+from netwright.waiting.losses import cross_entropy
 
 CLASSES, INPUTS, ROWS = 3, 5, 120
 PROBLEM = Problem(
@@ -101,7 +101,7 @@ class Bomb(nn.Module):
 
 def net(widths: Sequence[int] = (6, 4), norm: str = "none", act: Any = None) -> Mlp:
     """A small fully connected host; act(width) makes the activation."""
-    from netwright.nets import norm_named
+    from netwright.engine.build import norm_named
 
     fill = {"activation": lambda c, dim: act(c) if act else Bend(), "norm": norm_named(norm)}
     return Mlp(INPUTS, CLASSES, widths, fill)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netwright.kinds.activation import ActivationPart, Tags, activation
-from netwright.part import Paper, State
+from netwright.activations import ActivationPart, Tags, activation
+from netwright.core.part import Paper, State
 
 PAPER = Paper(title="Toys", authors="A. Toy", year=2000)
 Rows = Sequence[Sequence[float]]

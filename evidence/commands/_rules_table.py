@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from netwright.stats import arm_summary, compare
+from netwright.bench.stats import arm_summary, compare
 
 BASE, CONTROL = "backprop", "frozen-hidden"
 MISSING = "missing"

@@ -11,11 +11,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from netwright import catalogue
+from netwright.bench.request import environment, rests_on
+from netwright.bench.study import Study
+from netwright.core import catalogue
+from netwright.core.errors import NetwrightError
 from netwright.core.fingerprint import fingerprint
-from netwright.part import NetwrightError
-from netwright.study.run import Study
-from netwright.study.spec import environment
 
 Cell = Mapping[str, Any]
 
@@ -23,9 +23,6 @@ Cell = Mapping[str, Any]
 def study_row(study: Study) -> dict[str, Any]:
     """Runs a study and gives its verdicts, scores and costs as plain data, with the fingerprints that keep it fresh."""
     result = study.run()
-    used = {v[0].id for arm in study.request.arms for v in arm.filled(study.task).values() if not isinstance(v, str)} | {
-        study.task.id
-    }
     arms = {}
     for arm in result.arms:
         cost = arm.cost
@@ -42,7 +39,7 @@ def study_row(study: Study) -> dict[str, Any]:
         for c in result.comparisons
     }
     return {
-        "fingerprints": {name: fingerprint(catalogue.get(name)) for name in sorted(used)},
+        "fingerprints": rests_on(study.request.arms, study.task),
         "metric": result.metric, "higher_is_better": result.higher_is_better, "delta": result.delta,
         "baseline": result.baseline, "match": result.match, "seeds": len(result.seeds), "trials": result.trials,
         "engine": result.engine, "command": result.command, "arms": arms, "comparisons": comparisons, "notes": list(result.notes),

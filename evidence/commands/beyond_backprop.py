@@ -27,14 +27,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from netwright import catalogue
+from netwright.bench.request import environment, make_request
+from netwright.bench.study import Study
+from netwright.bench.work import build_rule
+from netwright.core import catalogue
 from netwright.core.fingerprint import fingerprint
-from netwright.kinds.rule import Rule
-from netwright.kinds.task import Task
-from netwright.study.run import Study
-from netwright.study.spec import environment, make_request
-from netwright.study.work import build_rule
-from netwright.train import Loop, Setting, orders, predict, train
+from netwright.engine.loop import Loop, Setting, orders, predict, train
+from netwright.engine.rule import Rule
+from netwright.engine.task import Task
 
 HERE = Path(__file__).resolve().parents[1]
 #: name -> (rule, host): the nets the study gives each; a twin of the same net is trained by backpropagation.

@@ -12,10 +12,10 @@ import json
 import time
 from pathlib import Path
 
-from netwright import catalogue
+from netwright.bench.claims import claim_study, claims, file_name, record
+from netwright.core import catalogue
+from netwright.core.errors import NetwrightError
 from netwright.core.fingerprint import fingerprint
-from netwright.part import NetwrightError
-from netwright.study.claims import claim_study, claims, file_name, record
 
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
 

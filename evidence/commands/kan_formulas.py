@@ -26,10 +26,10 @@ import torch
 from _studies import Cell, ending, fill
 from torch import Tensor, nn
 
-from netwright import catalogue
+from netwright.core import catalogue
 from netwright.core.fingerprint import fingerprint
-from netwright.edges import update_grids
-from netwright.nets import count_parameters
+from netwright.engine.blocks import count_parameters
+from netwright.waiting.edges import update_grids
 
 HERE = Path(__file__).resolve().parents[1]
 PI, POINTS, STEPS, GRIDS = math.pi, 1000, 200, (3, 5, 10, 20, 50, 100)

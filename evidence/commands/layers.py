@@ -20,10 +20,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from _studies import Cell, arm_line, ending, fill, heading, study_row
 
-from netwright import catalogue
+from netwright.bench.study import Study
+from netwright.core import catalogue
+from netwright.core.errors import slug
 from netwright.core.fingerprint import fingerprint
-from netwright.names import slug
-from netwright.study.run import Study
 
 HERE = Path(__file__).resolve().parents[1]
 BASE = "relu"

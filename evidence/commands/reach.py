@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import netwright
-from netwright.study.spec import environment
+from netwright.bench.request import environment
 
 HERE = Path(__file__).resolve().parents[1]
 #: name -> (task, task options, arms, seeds, what the issue of the first release asked for)

@@ -29,18 +29,17 @@ import torch
 from _rules_table import page
 from torch import Tensor
 
-from netwright import catalogue
+from netwright.bench import probe
+from netwright.bench.request import environment, make_request
+from netwright.bench.study import Study
+from netwright.bench.work import build_rule
+from netwright.core import catalogue
+from netwright.core.errors import Misfit, NetwrightError, slug
+from netwright.core.expressions import equivalents
 from netwright.core.fingerprint import fingerprint
-from netwright.kinds.rule import equivalents
-from netwright.kinds.task import Data, Task, eval_grid
-from netwright.names import slug
-from netwright.nets import pooled
-from netwright.part import Misfit, NetwrightError
-from netwright.study import probe
-from netwright.study.run import Study
-from netwright.study.spec import environment, make_request
-from netwright.study.work import build_rule
-from netwright.train import Setting, predict, train
+from netwright.engine.blocks import pooled
+from netwright.engine.loop import Setting, predict, train
+from netwright.engine.task import Data, Task, eval_grid
 
 HERE = Path(__file__).resolve().parents[1]
 BASE, CONTROL = "backprop", "frozen-hidden"

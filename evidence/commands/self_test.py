@@ -29,13 +29,12 @@ from typing import Any
 
 from scipy.stats import beta
 
-from netwright import stats
-from netwright.kinds.task import Task
-from netwright.study import plan as planning
-from netwright.study import work
-from netwright.study.records import Run, RunRecord
-from netwright.study.run import compare
-from netwright.study.spec import ArmSpec, Request, environment, make_request, open_task
+from netwright.bench import plan as planning
+from netwright.bench import stats, work
+from netwright.bench.records import Run, RunRecord
+from netwright.bench.request import ArmSpec, Request, environment, make_request, open_task
+from netwright.compare import compare
+from netwright.engine.task import Task
 
 TASK, SEEDS, TRIALS = "moons", 10, 3
 BATCH = 20  # studies trained together

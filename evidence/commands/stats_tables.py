@@ -1,4 +1,4 @@
-"""How often the verdicts of netwright.stats are wrong, and how often right: simulated studies with known truth.
+"""How often the verdicts of netwright.bench.stats are wrong, and how often right: simulated studies with known truth.
 
     python evidence/commands/stats_tables.py [--studies 20000] [--out evidence/stats_tables.json]
 
@@ -16,7 +16,7 @@ Tables
     coverage     of 95 % intervals of the mean: Student t, and the BCa bootstrap
 
 The verdicts are computed for all studies at once by a second, plain writing (every sign pattern times every
-difference); in every cell the first studies are also judged by netwright.stats.compare, which has to agree.
+difference); in every cell the first studies are also judged by netwright.bench.stats.compare, which has to agree.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ import scipy
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats as scipy_stats
 
-from netwright import stats
+from netwright.bench import stats
 
 Array = NDArray[np.float64]
 SEED = 20_260
@@ -101,7 +101,7 @@ def judge(d: Array, delta: float, level: float = 0.05) -> dict[str, Array]:
 
 
 def check(values: Array, delta: float, verdict: Array) -> None:
-    """The first studies of a cell, values (studies, m + 1, n), through netwright.stats.compare: both must agree."""
+    """The first studies of a cell, values (studies, m + 1, n), through netwright.bench.stats.compare: both must agree."""
     for study, expected in zip(values[:JUDGED], verdict[:JUDGED], strict=True):
         arms = {f"arm {i}": dict(enumerate(map(float, row))) for i, row in enumerate(study)}
         found = stats.compare(arms, baseline="arm 0", delta=delta, higher_is_better=True, resamples=0)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from netwright import catalogue
-from netwright.testing._functions import trace, twins
-from netwright.testing._settings import module
+from netwright.activations._contract_numbers import trace, twins
+from netwright.activations._contract_settings import module
+from netwright.core import catalogue
 
 OUT = Path(__file__).parents[1] / "twins.json"
 

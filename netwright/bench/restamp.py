@@ -23,10 +23,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
-from netwright import catalogue
-from netwright.core.fingerprint import Key, Sources, fingerprint, reach
-from netwright.part import BadInput, NetwrightError
-from netwright.study.store import Store
+from netwright.bench.store.store import Store
+from netwright.core import catalogue
+from netwright.core.errors import BadInput, NetwrightError
+from netwright.core.fingerprint import Key, Sources, reach
 
 ROOT = Path(__file__).parents[2]
 DRAWN = 10
@@ -55,6 +55,8 @@ except ImportError:
     from netwright.testing.__main__ import main
 main(sys.argv[1:])
 """
+#: part id -> (fingerprint, hash of its judges or None).
+Marks = Mapping[str, Sequence[Any]]
 TIMES = ("step_time", "step_quartiles", "step_ratio", "infer_time")
 
 
@@ -69,7 +71,7 @@ class Trial:
     minutes: float = 1.0
 
 
-def ask(tree: Path) -> dict[str, list[str | None]]:
+def ask(tree: Path) -> Marks:
     """A tree's own fingerprints."""
     return json.loads(_run(tree, ["-c", ASK], tree).splitlines()[-1])
 
@@ -136,33 +138,36 @@ def _there(name: str, tree: Path) -> str:
     return name if tree == ROOT else name.partition("/")[2]
 
 
-def stamped(value: Any, marks: Mapping[str, str | None]) -> tuple[Any, int, int]:
-    """(a document with the records that were fresh marked anew, how many were, how many were stale and stay so).
-
-    marks: fingerprint before -> fingerprint now, or None where several parts had the one before.
-    """
+def stamped(value: Any, old: Marks, new: Marks) -> tuple[Any, int, int]:
+    """(a document with the records that were fresh marked anew, how many were, how many were stale and stay so)."""
     if isinstance(value, list):
-        each = [stamped(v, marks) for v in value]
+        each = [stamped(v, old, new) for v in value]
         return [v for v, _, _ in each], sum(n for _, n, _ in each), sum(m for _, _, m in each)
     if not isinstance(value, dict):
         return value, 0, 0
-    given = [value[k] for k in ("fingerprint", "judged", "fingerprints") if value.get(k)]
-    prints = [p for g in given for p in (g.values() if isinstance(g, dict) else g if isinstance(g, list) else [g])]
-    if prints:
-        if not all(marks.get(p) for p in prints):
-            return value, 0, 1
-        row = {k: _marked(v, marks) if k in ("fingerprint", "judged", "fingerprints") else v for k, v in value.items()}
-        if isinstance(row.get("fingerprints"), dict) and (task := _task(row)):
-            row["fingerprints"][task] = fingerprint(catalogue.get(task))
-        return row, 1, 0
-    inner = {k: stamped(v, marks) for k, v in value.items()}
+    if value.get("fingerprint") or value.get("fingerprints"):
+        row = _remarked(value, old, new)
+        return (value, 0, 1) if row is None else (row, 1, 0)
+    inner = {k: stamped(v, old, new) for k, v in value.items()}
     return {k: v for k, (v, _, _) in inner.items()}, sum(n for _, n, _ in inner.values()), sum(m for _, _, m in inner.values())
 
 
-def _marked(given: Any, marks: Mapping[str, str | None]) -> Any:
+def _remarked(row: Mapping[str, Any], old: Marks, new: Marks) -> dict[str, Any] | None:
+    """A record with its present fingerprints; None where one of those it has was not that of its part before."""
+    given = row.get("fingerprints") or row["fingerprint"]
     if isinstance(given, dict):
-        return {_renamed(name): marks[p] for name, p in given.items()}
-    return [marks[p] for p in given] if isinstance(given, list) else marks[given]
+        if any(old.get(name, (None, None))[0] != mark for name, mark in given.items()):
+            return None
+        marks = {_renamed(name): new[_renamed(name)][0] for name in given}
+        if task := _task(row):
+            marks[task] = new[task][0]
+        return {**row, "fingerprints": dict(sorted(marks.items()))}
+    if isinstance(given, str):  # of a rule, named beside it
+        name = catalogue.parse(row["rule"], kind="rule")[0].id
+        return {**row, "fingerprint": new[name][0]} if old.get(name, (None, None))[0] == given else None
+    whose = {mark: name for name, (mark, _) in old.items() if mark in given}
+    one = {mark for mark in whose if sum(m == mark for m, _ in old.values()) == 1}
+    return {**row, "fingerprints": [new[_renamed(whose[m])][0] for m in given]} if one >= set(given) else None
 
 
 def _task(row: Mapping[str, Any]) -> str:
@@ -247,13 +252,13 @@ def tried(picked: Sequence[Trial], before: Path, scratch: Path, workers: int) ->
             yield trial, equal
 
 
-def write(evidence: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+def write(evidence: Path, old: Marks, new: Marks) -> dict[str, dict[str, int]]:
     """Mark the records that were fresh with their present fingerprints; file -> how many were, and how many were stale."""
-    kept, marks = {}, _marks(old, new)
+    kept = {}
     for path in sorted(evidence.rglob("*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
         matrix = path.name == "checks.json"
-        document, fresh, stale = _checks(document, old, new) if matrix else stamped(document, marks)
+        document, fresh, stale = _checks(document, old, new) if matrix else stamped(document, old, new)
         if fresh or stale:
             kept[str(path.relative_to(evidence))] = {"kept": fresh, "stale before": stale}
             text = json.dumps(document, indent=1, sort_keys=matrix or "studies" in path.parts)
@@ -266,16 +271,7 @@ def _old(name: str, old: Mapping[str, Any]) -> str:
     return name if name in old else next((n for n in old if n.partition("/")[2] == name.partition("/")[2]), name)
 
 
-def _marks(old: Mapping[str, Sequence[str | None]], new: Mapping[str, Sequence[str | None]]) -> dict[str, str | None]:
-    marks: dict[str, str | None] = {}
-    for name, (mark, _) in new.items():
-        was = old.get(_old(name, old), (None, None))[0]
-        if was is not None:
-            marks[was] = mark if was not in marks or marks[was] == mark else None
-    return marks
-
-
-def _checks(document: dict[str, Any], old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, Any], int, int]:
+def _checks(document: dict[str, Any], old: Marks, new: Marks) -> tuple[dict[str, Any], int, int]:
     """checks.json: an entry rests on the part's fingerprint and, where the tree before had it, on the hash of its judges."""
     parts, fresh, stale = {}, 0, 0
     for name, row in document["parts"].items():

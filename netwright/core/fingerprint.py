@@ -25,8 +25,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, final
 
-from netwright import catalogue
-from netwright.part import BadInput, Part
+from netwright.core import catalogue
+from netwright.core.errors import BadInput
+from netwright.core.part import Part
 
 #: Raised by hand when numbers of core, tensor or engine move; tests/golden fails when they move and this did not.
 ENGINE_VERSION = 1
@@ -36,11 +37,11 @@ GUARDED = ("core", "tensor", "engine")
 DESCRIBED = frozenset({"paper", "formula", "summary", "deviations", "retired"})
 JUDGED = frozenset({
     "reference", "reference_eval", "backward", "values", "examples", "limits", "identities", "claims", "properties", "alias_of",
-    "equals_at_init", "toy", "settings", "changes", "space", "kept",
+    "equals_at_init", "toy", "settings", "changes", "space", "kept", "cases",
 })  # fmt: skip
 #: Calls of which only the first so many arguments count, and keywords of calls that never do: texts for a reader.
 TEXTS = {"require": 1, "warn": 0, "Option": 2}
-TEXT_WORDS = {"Option": ("text",), "Tags": ("reasons",), "Claim": ("text", "where"), "Property": ("text",)}
+TEXT_WORDS = {"Option": ("help",), "Tags": ("reasons",), "Claim": ("text", "where"), "Property": ("text",)}
 
 
 @final
@@ -227,6 +228,13 @@ def fingerprint(part: Part, sources: Sources | None = None) -> str:
         f"kind {sources.constant(f'netwright.{folder}._kind', 'KIND_VERSION')}",
         *(fingerprint(catalogue.get(used), sources) for used in part.uses),
     )  # fmt: skip
+
+
+def fingerprints(part: Part, options: Mapping[str, Any]) -> dict[str, str]:
+    """The part's fingerprint, and those of the parts that its options name, by part id."""
+    resolved = part.resolve(options)
+    named = [catalogue.get(str(resolved[o.name]), kind=o.names) for o in part.options if o.names]
+    return {p.id: fingerprint(p) for p in (part, *named)}
 
 
 def judged(part: Part, sources: Sources | None = None) -> str:

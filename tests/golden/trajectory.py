@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import toys  # noqa: E402
 
 from netwright.core.fingerprint import ENGINE_VERSION  # noqa: E402
-from netwright.stack import train_stack  # noqa: E402
-from netwright.train import train  # noqa: E402
+from netwright.engine.loop import train  # noqa: E402
+from netwright.engine.stack import train_stack  # noqa: E402
 
 FILE = Path(__file__).with_name("trajectory.json")
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {

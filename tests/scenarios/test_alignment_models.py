@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from netwright import alignment, catalogue
-from netwright.alignment import RULES, angles, convert
-from netwright.nets import Mlp, fill_named
-from netwright.part import BadInput, Misfit
-from netwright.streams import initialise
+from netwright.core import catalogue
+from netwright.core.errors import BadInput, Misfit
+from netwright.engine.build import fill_named
+from netwright.nets.dense.mlp import Mlp
+from netwright.tensor.streams import initialise
+from netwright.waiting import alignment
+from netwright.waiting.alignment import RULES, angles, convert
 
 WAYS: list[tuple[str, dict[str, Any]]] = [
     ("feedback-alignment", {}), ("sign-symmetry", {}), ("sign-symmetry", {"variant": "fixed"}),

@@ -97,8 +97,8 @@ def test_check_of_a_part_of_the_catalogue() -> None:
 
 OWN = '''"""Half of x, said to be something else."""
 import torch
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Paper
+from netwright.activations import Tags, activation
+from netwright.core.part import Claim, Paper
 
 def half(x):
     return torch.where(x > 3, x, 0.5 * x)

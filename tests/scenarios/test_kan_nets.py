@@ -11,12 +11,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from netwright import catalogue
-from netwright.checkpoint import load, save
-from netwright.edges import curves, edge_layers, inputs_of, narrow, plot, prune, refine, regularisation, scales, update_grids
-from netwright.explain import eigenvectors, explain
-from netwright.part import BadInput, Misfit, NetwrightError
-from netwright.symbolic import LIBRARY, Formula, fit_edge, fits_of, symbolic
+from netwright.core import catalogue
+from netwright.core.errors import BadInput, Misfit, NetwrightError
+from netwright.tensor.saving import load, save
+from netwright.waiting.edges import (
+    curves,
+    edge_layers,
+    inputs_of,
+    narrow,
+    plot,
+    prune,
+    refine,
+    regularisation,
+    scales,
+    update_grids,
+)
+from netwright.waiting.explain import eigenvectors, explain
+from netwright.waiting.symbolic import LIBRARY, Formula, fit_edge, fits_of, symbolic
 
 
 def net(*widths: int, seed: int = 0, **options: Any) -> nn.Sequential:

@@ -9,7 +9,7 @@ import torch
 from mine import task
 
 import netwright
-from netwright.study.plan import why_not_stackable
+from netwright.bench.plan import why_not_stackable
 
 
 @pytest.mark.parametrize("name", ["rrelu", "alpha-dropout", "dice"])

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from netwright import catalogue
-from netwright.part import BadInput, Misfit
-from netwright.swap import swap
+from netwright.core import catalogue
+from netwright.core.errors import BadInput, Misfit
+from netwright.surgery.swap import swap
 
 
 def optional(name: str, *attributes: str) -> ModuleType:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from netwright.activations._kind import Tags, activation
 from netwright.activations.basis._shared import sizes
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Learn, Option, Paper, Protocol
+from netwright.core.part import Claim, Learn, Option, Paper, Protocol
 
 FAR = 1e6  # beyond it float32 no longer resolves a period
 

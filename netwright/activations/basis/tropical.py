@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from netwright.activations._kind import Tags, activation
 from netwright.activations.basis._shared import sizes
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Identity, Learn, Option, Paper, Protocol
+from netwright.core.part import Claim, Identity, Learn, Option, Paper, Protocol
 
 
 def tropical(x: Tensor, c: Tensor) -> Tensor:

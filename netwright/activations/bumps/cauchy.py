@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Learn, Paper, Protocol
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Learn, Paper, Protocol
 
 
 def cauchy(x: Tensor, l1: Tensor, l2: Tensor, d: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Option, Paper
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Option, Paper
 
 
 def elephant(x: Tensor, *, a: float, d: float) -> Tensor:

@@ -8,8 +8,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Learn, Option, Paper
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Learn, Option, Paper
 
 SURVEY = Paper("four-hundred-activations")
 

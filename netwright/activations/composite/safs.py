@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Identity, Learn, Option, Paper
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Identity, Learn, Option, Paper
 
 FAR = 80.0  # e^80 fits float32, with room for p1 and a sum
 

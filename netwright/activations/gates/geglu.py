@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Example, Paper, Protocol
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Example, Paper, Protocol
 
 
 def geglu(x: Tensor, *, dim: int) -> Tensor:

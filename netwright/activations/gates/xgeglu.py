@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from netwright.activations._kind import Tags, activation
 from netwright.activations.gates._shared import expanded, halves
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Example, Learn, Paper, Protocol
+from netwright.core.part import Claim, Example, Learn, Paper, Protocol
 
 
 def xgeglu(x: Tensor, alpha: Tensor, *, dim: int) -> Tensor:

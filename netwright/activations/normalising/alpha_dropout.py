@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Option, Paper
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Option, Paper
 
 LIMIT = -1.0507009873554805 * 1.6732632423543772  # of SELU at -inf
 

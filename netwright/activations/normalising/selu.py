@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Paper, Protocol
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Paper, Protocol
 
 ALPHA = 1.6732632423543772
 SCALE = 1.0507009873554805

@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Paper
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Paper
 
 FAR = 1e18  # its square still fits float32, and the function is below 1e-35
 

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Option, Paper
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Option, Paper
 
 INF = math.inf
 SURVEY = Paper("four-hundred-activations")

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Learn, Option, Paper, Protocol
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Learn, Option, Paper, Protocol
 
 
 def b_spline(x: Tensor, coef: Tensor, *, grid: int, low: float, high: float) -> Tensor:

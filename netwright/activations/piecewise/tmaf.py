@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Identity, Learn, Option, Paper, Protocol
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Identity, Learn, Option, Paper, Protocol
 
 
 def knots(pieces: int, reach: float) -> list[float]:

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Identity, Learn, Paper, Protocol
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Identity, Learn, Paper, Protocol
 
 
 def polyrelu(x: Tensor, a0: Tensor, a1: Tensor, a2: Tensor, a3: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ import math
 
 import torch
 
+from netwright.activations._kind import Tags, activation
 from netwright.activations.rational._shared import ERRORS, FAR, TARGETS, horner, rational, start
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Learn, Option, Paper, Protocol
+from netwright.core.part import Claim, Learn, Option, Paper, Protocol
 
 
 def reference(x: float, a: tuple[float, ...], b: tuple[float, ...], version: str) -> float:

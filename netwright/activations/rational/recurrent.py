@@ -9,9 +9,9 @@ import math
 
 import torch
 
+from netwright.activations._kind import Tags, activation
 from netwright.activations.rational._shared import FAR, TARGETS, horner, rational, start
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Learn, Option, Paper
+from netwright.core.part import Claim, Learn, Option, Paper
 
 
 def reference(x: float, a: tuple[float, ...], b: tuple[float, ...], version: str) -> float:
@@ -44,7 +44,8 @@ def claim_residual() -> bool:
 
 def claim_one_set() -> bool:
     """A net of any depth learns ten values more than without activations: one module stands in all its places."""
-    from netwright.nets import count_parameters, fill_named
+    from netwright.engine.blocks import count_parameters
+    from netwright.engine.build import fill_named
 
     for depth in (1, 3, 8):
         make = fill_named({"activation": (PART, {})})["activation"]

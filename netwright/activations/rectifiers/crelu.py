@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Example, Paper
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Example, Paper
 
 
 def crelu(x: Tensor, *, dim: int) -> Tensor:

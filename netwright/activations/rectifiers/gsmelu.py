@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Identity, Option, Paper, Protocol
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Identity, Option, Paper, Protocol
 
 
 def gsmelu(x: Tensor, *, alpha: float, beta: float, g_minus: float, g_plus: float, t: float, step: str = "linear") -> Tensor:

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Example, Identity, Option, Paper
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Example, Identity, Option, Paper
 
 BASES: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "elu": F.elu, "selu": F.selu}
 ALPHA, SCALE = 1.6732632423543772, 1.0507009873554805  # SELU's

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Example, Option, Paper, Protocol
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Example, Option, Paper, Protocol
 
 
 def rrelu(x: Tensor, slope: Tensor, *, dim: int, lower: float, upper: float) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Identity, Option, Paper
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Identity, Option, Paper
 
 
 def leaky_relu(x: Tensor, *, a: float) -> Tensor:

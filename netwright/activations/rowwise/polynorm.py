@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Example, Learn, Option, Paper, Protocol
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Example, Learn, Option, Paper, Protocol
 
 
 def polynorm(x: Tensor, a0: Tensor, a1: Tensor, a2: Tensor, a3: Tensor, *, dim: int, eps: float) -> Tensor:

@@ -12,8 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Example, Paper
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Example, Paper
 
 
 def sparsemax(x: Tensor, *, dim: int) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Identity, Option, Paper
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Identity, Option, Paper
 
 #: Beyond it squares overflow in float32 and quotients have long reached their limit.
 FAR = 1e15

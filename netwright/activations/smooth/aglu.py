@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Identity, Learn, Paper, Protocol
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Identity, Learn, Paper, Protocol
 
 
 def apa(x: Tensor, lam: Tensor, kap: Tensor) -> Tensor:

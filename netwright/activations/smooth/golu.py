@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Paper, Protocol
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Paper, Protocol
 
 
 def golu(x: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Example, Identity, Learn, Paper, Protocol
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Example, Identity, Learn, Paper, Protocol
 
 
 def within(x: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Paper
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Paper
 
 
 def silu(x: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from netwright.activations._kind import Tags, activation
 from netwright.activations.smooth._shared import gated, quick_softplus, reference_gated, reference_softplus
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Identity, Learn, Option, Paper
+from netwright.core.part import Identity, Learn, Option, Paper
 
 #: erf(e^MOST) is 1, and its square still fits float32.
 MOST = 40.0

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from netwright.activations._kind import Tags, activation
 from netwright.activations.smooth._shared import gated, reference_gated, reference_sigmoid
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Identity, Learn, Option, Paper
+from netwright.core.part import Identity, Learn, Option, Paper
 
 #: sin and cos of infinity are NaN, and so is SiLU of -inf.
 FAR = 1e30

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from netwright.activations._kind import Tags, activation
 from netwright.activations.smooth._shared import quick_softplus, reference_softplus
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Learn, Option, Paper
+from netwright.core.part import Learn, Option, Paper
 
 
 def softplus(x: Tensor, *, beta: float) -> Tensor:

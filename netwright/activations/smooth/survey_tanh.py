@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from netwright.activations._kind import Tags, activation
 from netwright.activations.smooth._shared import (
     gated,
     quick_softplus,
@@ -16,8 +17,7 @@ from netwright.activations.smooth._shared import (
     reference_sigmoid,
     reference_softplus,
 )
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Identity, Option, Paper
+from netwright.core.part import Identity, Option, Paper
 
 #: tanh(e^MOST) is 1, and its square still fits float32.
 MOST = 40.0

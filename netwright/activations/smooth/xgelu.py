@@ -10,9 +10,9 @@ import math
 import torch
 from torch import Tensor
 
+from netwright.activations._kind import Tags, activation
 from netwright.activations.smooth._shared import expanded
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Identity, Learn, Paper, Protocol
+from netwright.core.part import Claim, Identity, Learn, Paper, Protocol
 
 
 def normal_gate(x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from netwright.part import BadInput
+from netwright.core.errors import BadInput
 
 
 def winners(k: float, size: int) -> int:

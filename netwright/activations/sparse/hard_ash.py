@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from netwright.activations._kind import Tags, activation
 from netwright.activations.sparse._shared import standing
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Example, Option, Paper
+from netwright.core.part import Claim, Example, Option, Paper
 
 CEILING = 2.0
 

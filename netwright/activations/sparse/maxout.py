@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import BadInput, Claim, Example, Paper, Protocol
+from netwright.activations._kind import Tags, activation
+from netwright.core.errors import BadInput
+from netwright.core.part import Claim, Example, Paper, Protocol
 
 
 def maxout(x: Tensor, *, dim: int) -> Tensor:

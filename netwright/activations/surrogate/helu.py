@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Identity, Option, Paper, Protocol
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Identity, Option, Paper, Protocol
 
 
 def helu(x: Tensor, *, alpha: float) -> Tensor:

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from netwright.activations._kind import Tags, activation
 from netwright.activations.surrogate._shared import pack, steps, through, with_slope
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Identity, Paper, Protocol
+from netwright.core.part import Claim, Identity, Paper, Protocol
 
 A = (-0.04922261145617846, 1.0979632065417297, -0.048740595085551286)
 C = (-3.1858810036855245, -0.001178821281161997, 3.190832613414926)

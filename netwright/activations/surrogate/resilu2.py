@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from netwright.activations._kind import Tags, activation
 from netwright.activations.surrogate._shared import pack, steps, through, with_slope
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Identity, Paper, Protocol
+from netwright.core.part import Claim, Identity, Paper, Protocol
 
 A = (-0.04060357190528599, 1.080925428529668, -0.040321856624382146)
 C = (-6.3050461001646445, -0.0008684942046214787, 6.325815242089708)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from netwright.kinds.activation import Tags, activation
-from netwright.part import Claim, Example, Option, Paper
+from netwright.activations._kind import Tags, activation
+from netwright.core.part import Claim, Example, Option, Paper
 
 
 def delta_activation(x: Tensor, *, dim: int, step: float) -> Tensor:

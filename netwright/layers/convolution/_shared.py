@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netwright.kinds.layer import per_axis
+from netwright.layers._kind import per_axis
 
 #: A band of frequencies ends at this share of the sampling rate.
 CUTS = (1 / 4, 1 / 8, 1 / 16)

@@ -19,9 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Layer, Tags, autocast_dtype, drawn, layer, per_axis, product, uniform_
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.layers._kind import Layer, Tags, layer, per_axis, product, uniform_
 from netwright.layers.convolution._shared import banded, convolved, dot, extents, low_passes, radial_groups, real_matrix, soft
-from netwright.part import Claim, Option, Paper, Protocol
+from netwright.tensor.modules import drawn
+from netwright.tensor.precision import autocast_dtype
 
 
 @final

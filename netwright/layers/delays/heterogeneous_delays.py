@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Layer, Tags, drawn, layer, per_axis, uniform_
-from netwright.part import BadInput, Claim, Option, Paper
+from netwright.core.errors import BadInput
+from netwright.core.part import Claim, Option, Paper
+from netwright.layers._kind import Layer, Tags, layer, per_axis, uniform_
+from netwright.tensor.modules import drawn
 
 
 @final

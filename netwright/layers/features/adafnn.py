@@ -14,8 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.layer import LOW, Layer, Tags, drawn, full_precision, layer, product, uniform_
-from netwright.part import BadInput, Claim, Option, Paper
+from netwright.core.errors import BadInput
+from netwright.core.part import Claim, Option, Paper
+from netwright.layers._kind import Layer, Tags, layer, product, uniform_
+from netwright.tensor.modules import LOW, drawn
+from netwright.tensor.precision import full_precision
 
 EPS = 1e-6  # of standard deviations and norms, squared where it is added to their squares
 

@@ -15,8 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Change, Layer, Tags, drawn, full_precision, layer
-from netwright.part import BadInput, Claim, Option, Paper
+from netwright.core.errors import BadInput
+from netwright.core.part import Claim, Option, Paper
+from netwright.layers._kind import Layer, Tags, layer
+from netwright.tensor.modules import Change, drawn
+from netwright.tensor.precision import full_precision
 
 CHUNK = 2**16  # keys whose distances are held at once, for every row
 

@@ -13,8 +13,10 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.layer import LOW, Layer, Tags, drawn, full_precision, layer, product, uniform_
-from netwright.part import Claim, Option, Paper
+from netwright.core.part import Claim, Option, Paper
+from netwright.layers._kind import Layer, Tags, layer, product, uniform_
+from netwright.tensor.modules import LOW, drawn
+from netwright.tensor.precision import full_precision
 
 FLOOR = 1e-5  # added to probabilities, so that their logarithm is finite
 SHRINK = 100  # what the values of nn.Linear are divided by at the start

@@ -15,8 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Layer, Tags, drawn, full_precision, layer, product
-from netwright.part import BadInput, Claim, Option, Paper
+from netwright.core.errors import BadInput
+from netwright.core.part import Claim, Option, Paper
+from netwright.layers._kind import Layer, Tags, layer, product
+from netwright.tensor.modules import drawn
+from netwright.tensor.precision import full_precision
 
 CEILING = 30.0  # what the exponent of a feature is clamped at: e^30 times anything usual is finite in float32
 

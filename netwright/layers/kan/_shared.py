@@ -18,9 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.fused import fuse
-from netwright.kinds.layer import Layer, autocast_dtype
-from netwright.part import BadInput, Option
+from netwright.core.errors import BadInput
+from netwright.core.part import Option
+from netwright.layers._kind import Layer
+from netwright.tensor.fused import fuse
+from netwright.tensor.precision import autocast_dtype
 
 #: Functions of x itself that an edge can have beside its basis functions.
 BASES: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "identity": lambda x: x}

@@ -11,9 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Layer, Tags, autocast_dtype, drawn, fuse, layer, uniform_
+from netwright.core import catalogue
+from netwright.core.errors import BadInput
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.layers._kind import Layer, Tags, layer, uniform_
 from netwright.layers.kan._shared import FUSED
-from netwright.part import BadInput, Claim, Option, Paper, Protocol
+from netwright.tensor.fused import fuse
+from netwright.tensor.modules import drawn
+from netwright.tensor.precision import autocast_dtype
 
 EPS = 1e-5  # of the layer norm
 SPREAD = 1e-8  # added to the spread of a row's features
@@ -181,10 +186,8 @@ def reference(layer: Any, x_BI: Tensor) -> Tensor:
 
 def claim_relu_kan() -> bool:
     """With ReLU and (A C)^2, not scaled, the features are ReLU-KAN's bases over their height."""
-    import netwright
-
     x = torch.linspace(-1, 2, 61, dtype=torch.float64)[:, None].expand(-1, 2)
-    relu_kan: Any = netwright.get("layer/relu-kan")
+    relu_kan: Any = catalogue.get("layer/relu-kan")
     other = drawn(relu_kan.cls, 2, 1)
     ours = drawn(AFKAN, 2, 1)
     f = features(x, ours.starts, ours.ends, act="relu", function="quad1", scaled=False)
@@ -193,9 +196,7 @@ def claim_relu_kan() -> bool:
 
 def claim_fewer() -> bool:
     """A layer has six to ten times fewer parameters than a KAN with splines on an equal grid."""
-    import netwright
-
-    kan: Any = netwright.get("layer/kan")
+    kan: Any = catalogue.get("layer/kan")
     with torch.device("meta"):
         theirs, ours = (sum(p.numel() for p in cls(784, 64).parameters()) for cls in (kan.cls, AFKAN))
     return 6 < theirs / ours < 10

@@ -14,9 +14,10 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from netwright.kinds.layer import Tags, drawn, layer
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.layers._kind import Tags, layer
 from netwright.layers.kan._shared import FUSED, BasisLayer, by_loops, gauss
-from netwright.part import Claim, Option, Paper, Protocol
+from netwright.tensor.modules import drawn
 
 
 def three_terms(z_BI: Tensor, first_BI: Tensor, steps: Sequence[tuple[float, float]]) -> Tensor:

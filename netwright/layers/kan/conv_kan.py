@@ -19,7 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Change, Layer, Tags, autocast_dtype, drawn, layer, per_axis, uniform_
+from netwright.core import catalogue
+from netwright.core.errors import BadInput
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.layers._kind import Layer, Tags, layer, per_axis, uniform_
 from netwright.layers.kan._shared import (
     BASE,
     BASES,
@@ -32,7 +35,8 @@ from netwright.layers.kan._shared import (
     uniform_knots,
     uniform_splines,
 )
-from netwright.part import BadInput, Claim, Option, Paper, Protocol
+from netwright.tensor.modules import Change, drawn
+from netwright.tensor.precision import autocast_dtype
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -198,9 +202,7 @@ def reference(layer: Any, x_BIS: Tensor) -> Tensor:
 
 def claim_looped() -> bool:
     """It is the authors' loop: unfold, and a KAN of as many inputs as the kernel has taps for each pair of channels."""
-    import netwright
-
-    part: Any = netwright.get("layer/kan")
+    part: Any = catalogue.get("layer/kan")
     conv, g = drawn(ConvKAN, 3, 2, 3, 2, 1, noise=1.0), torch.Generator().manual_seed(0)
     x_BIHW = torch.randn(2, 3, 7, 6, generator=g, dtype=torch.float64)
     windows_BITP = F.unfold(x_BIHW, 3, padding=1, stride=2).unflatten(1, (3, 9))

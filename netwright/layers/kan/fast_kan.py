@@ -8,9 +8,11 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Tags, drawn, layer, uniform_
+from netwright.core.errors import BadInput
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.layers._kind import Tags, layer, uniform_
 from netwright.layers.kan._shared import BASE, FUSED, BasisLayer, by_loops, uniform_splines
-from netwright.part import BadInput, Claim, Option, Paper, Protocol
+from netwright.tensor.modules import drawn
 
 EPS = 1e-5  # of the layer norm
 

@@ -8,9 +8,10 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from netwright.kinds.layer import Tags, drawn, layer
+from netwright.core.part import Claim, Option, Paper
+from netwright.layers._kind import Tags, layer
 from netwright.layers.kan._shared import FUSED, BasisLayer, by_loops
-from netwright.part import Claim, Option, Paper
+from netwright.tensor.modules import drawn
 
 
 def waves(x_BI: Tensor, *, harmonics: int) -> Tensor:

@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Layer, Tags, drawn, layer, product, uniform_
-from netwright.part import Claim, Option, Paper, Protocol
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.layers._kind import Layer, Tags, layer, product, uniform_
+from netwright.tensor.modules import drawn
 
 SPREAD = 1.64  # d_in times the variance of a frequency, inverted
 

@@ -8,7 +8,9 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Change, Tags, drawn, layer, uniform_
+from netwright.core.errors import BadInput
+from netwright.core.part import Claim, Option, Paper
+from netwright.layers._kind import Tags, layer, uniform_
 from netwright.layers.kan._shared import (
     BASE,
     FUSED,
@@ -22,8 +24,8 @@ from netwright.layers.kan._shared import (
     splines,
     uniform_knots,
     uniform_splines,
-)  # fmt: skip
-from netwright.part import BadInput, Claim, Option, Paper
+)
+from netwright.tensor.modules import Change, drawn
 
 
 def basis(x_BI: Tensor, *knots: Tensor, order: int, bases: int, uniform: bool) -> Tensor:

@@ -15,8 +15,11 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Layer, Tags, drawn, layer
-from netwright.part import BadInput, Claim, Option, Paper, UnknownName
+from netwright.core import catalogue
+from netwright.core.errors import BadInput, UnknownName
+from netwright.core.part import Claim, Option, Paper
+from netwright.layers._kind import Layer, Tags, layer
+from netwright.tensor.modules import drawn
 
 
 @final
@@ -64,10 +67,8 @@ class KanAutoencoder(Layer):
 
 def _builder(edges: str) -> Any:
     """What builds the layer called `edges`, from two sizes."""
-    import netwright
-
     try:
-        part: Any = netwright.get(edges if "/" in edges else f"layer/{edges}")
+        part: Any = catalogue.get(edges if "/" in edges else f"layer/{edges}")
     except UnknownName as error:
         raise BadInput(f"layer/kan-autoencoder: edges={edges!r}; {error}") from None
     if part.kind != "layer" or part.tags.shape != "linear" or part.cls is KanAutoencoder:
@@ -108,10 +109,9 @@ PART = layer(
     options=(
         Option("latent", 16, "width of a code", bounds=(0, 100000), search=(4, 64, "log")),
         Option("hidden", 0, "width between two layers each way; 0: one layer each way", bounds=(-1, 1000000)),
-        Option("edges", "kan", "the layer it is made of, by its name in the catalogue"),
+        Option("edges", "kan", "the layer it is made of, by its name in the catalogue", names="layer"),
         Option("sigmoid", False, "outputs in 0 to 1", allowed=(False, True)),
     ),
-    uses=("layer/kan",),
     settings=({"hidden": 4, "sigmoid": True}, {"edges": "affine"}),
     parameters="parameters_inside",
     products="products_inside",

@@ -22,8 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.layer import LOW, Layer, Tags, drawn, layer, product, uniform_
-from netwright.part import BadInput, Claim, Option, Paper
+from netwright.core.errors import BadInput
+from netwright.core.part import Claim, Option, Paper
+from netwright.layers._kind import Layer, Tags, layer, product, uniform_
+from netwright.tensor.modules import LOW, drawn
 
 PROJECTIONS = ("none", "simplex", "softmax")
 

@@ -21,8 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Layer, Tags, autocast_dtype, drawn, fuse, layer
-from netwright.part import Claim, Option, Paper, Protocol
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.layers._kind import Layer, Tags, layer
+from netwright.tensor.fused import fuse
+from netwright.tensor.modules import drawn
+from netwright.tensor.precision import autocast_dtype
 
 #: What F can start as: a_0..a_5 and b_1..b_4, fitted by least squares. Even powers alone stand below, none of them negative,
 #: so that the three denominators agree. GELU has b_4 held at 1e-3: the best fit has none, and grows like x^2.

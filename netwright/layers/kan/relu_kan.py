@@ -8,9 +8,11 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Tags, drawn, layer, uniform_
+from netwright.core.errors import BadInput
+from netwright.core.part import Claim, Option, Paper
+from netwright.layers._kind import Tags, layer, uniform_
 from netwright.layers.kan._shared import FUSED, BasisLayer, by_loops
-from netwright.part import BadInput, Claim, Option, Paper
+from netwright.tensor.modules import drawn
 
 
 def bumps(x_BI: Tensor, starts_MI: Tensor, ends_MI: Tensor, height: Tensor) -> Tensor:

@@ -11,9 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Change, Layer, Tags, autocast_dtype, drawn, fuse, layer
+from netwright.core import catalogue
+from netwright.core.errors import BadInput
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.layers._kind import Layer, Tags, layer
 from netwright.layers.kan._shared import FUSED
-from netwright.part import BadInput, Claim, Option, Paper, Protocol
+from netwright.tensor.fused import fuse
+from netwright.tensor.modules import Change, drawn
+from netwright.tensor.precision import autocast_dtype
 
 Basis = Callable[..., Tensor]
 
@@ -92,13 +97,11 @@ class SKAN(Layer):
         fused: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        import netwright
-
         names = tuple(pool.split(","))
         if not set(names) <= set(FAMILIES) or len(set(names)) < max(2, len(names)):
             allowed = f"at least two of {', '.join(FAMILIES)}, each once, separated by commas"
             raise BadInput(f"layer/s-kan: pool={pool!r}; allowed: {allowed}")
-        parts: list[Any] = [netwright.get(f"layer/{name}") for name in names]
+        parts: list[Any] = [catalogue.get(f"layer/{name}") for name in names]
         self.pool, self.noise, self.bases = names, noise, tuple(part.cls.basis for part in parts)
         shape = (len(names), d_in) if per == "input" else (len(names), d_out, d_in)
         self.select = nn.Parameter(torch.empty(shape))

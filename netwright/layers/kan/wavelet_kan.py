@@ -10,9 +10,12 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Layer, Tags, autocast_dtype, drawn, fuse, layer, uniform_
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.layers._kind import Layer, Tags, layer, uniform_
 from netwright.layers.kan._shared import FUSED
-from netwright.part import Claim, Option, Paper, Protocol
+from netwright.tensor.fused import fuse
+from netwright.tensor.modules import drawn
+from netwright.tensor.precision import autocast_dtype
 
 #: No wavelet gets narrower: training can carry a scale through 0.
 NARROWEST = 1e-3

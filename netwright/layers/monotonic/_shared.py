@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from netwright.part import BadInput, Option
+from netwright.core import catalogue
+from netwright.core.errors import BadInput
+from netwright.core.part import Option
 
 #: Parts that the activations are made of.
 USES = ("activation/monotonic", "activation/monotonic-concave", "activation/relu", "activation/elu", "activation/selu")
@@ -44,13 +46,11 @@ def common(signs: Sequence[int]) -> int | None:
 
 def activation(kind: str, base: str) -> nn.Module:
     """The activations over the last dimension: all three, the convex or the concave one, or none ("linear")."""
-    import netwright
-
     if kind == "mixed":
-        return netwright.get("activation/monotonic").build(base=base, channel_dim=-1)
+        return catalogue.get("activation/monotonic").build(base=base, channel_dim=-1)
     if kind == "concave":
-        return netwright.get("activation/monotonic-concave").build(base=base)
-    return netwright.get(f"activation/{base}").build() if kind == "convex" else nn.Identity()
+        return catalogue.get("activation/monotonic-concave").build(base=base)
+    return catalogue.get(f"activation/{base}").build() if kind == "convex" else nn.Identity()
 
 
 # References -----------------------------------------------------------------------------------------------------------
@@ -58,10 +58,8 @@ def activation(kind: str, base: str) -> nn.Module:
 
 def activated(values: list[float], kind: str, base: str) -> list[float]:
     """The second writing of the activations, from the catalogue."""
-    import netwright
-
-    mixed: Any = netwright.get("activation/monotonic")
-    concave: Any = netwright.get("activation/monotonic-concave")
+    mixed: Any = catalogue.get("activation/monotonic")
+    concave: Any = catalogue.get("activation/monotonic-concave")
     if kind == "mixed":
         return mixed.reference(values, base=base)
     if kind == "concave":

@@ -15,7 +15,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Layer, Tags, drawn, layer, product, uniform_
+from netwright.core.part import Claim, Option, Paper
+from netwright.layers._kind import Layer, Tags, layer, product, uniform_
 from netwright.layers.monotonic._shared import (
     BASE,
     KINDS,
@@ -28,8 +29,8 @@ from netwright.layers.monotonic._shared import (
     normal,
     signed,
     signs_of,
-)  # fmt: skip
-from netwright.part import Claim, Option, Paper
+)
+from netwright.tensor.modules import drawn
 
 
 @final

@@ -15,7 +15,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Layer, Tags, drawn, layer, uniform_
+from netwright.core import catalogue
+from netwright.core.part import Claim, Option, Paper
+from netwright.layers._kind import Layer, Tags, layer, uniform_
 from netwright.layers.monotonic._shared import (
     BASE,
     KINDS,
@@ -29,8 +31,8 @@ from netwright.layers.monotonic._shared import (
     normal,
     signed,
     signs_of,
-)  # fmt: skip
-from netwright.part import Claim, Option, Paper
+)
+from netwright.tensor.modules import drawn
 
 
 @final
@@ -52,8 +54,6 @@ class MonotonicNetwork(Layer):
         self, d_in: int, d_out: int, *, signs: int | tuple[int, ...] = (1,), hidden: int = 32, depth: int = 3, type: int = 1,
         base: str = "elu", act: str = "mixed",
     ) -> None:  # fmt: skip
-        import netwright
-
         super().__init__()
         self.signs = signs_of(self.part.id, signs, d_in)
         self.common = common(self.signs)
@@ -71,7 +71,7 @@ class MonotonicNetwork(Layer):
         # Spelt out only where they differ: hundreds of equal signs would stand in every print of the net.
         own = (first[0],) if common(first) is not None else first
         widths = [len(first), *[hidden] * (depth - 1), d_out]
-        part: Any = netwright.get("layer/monotonic-dense")
+        part: Any = catalogue.get("layer/monotonic-dense")
         self.layers = nn.ModuleList(
             part.build(a, b, signs=own if k == 0 else (1,), base=base, act=act if k < depth - 1 else "linear")
             for k, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True))

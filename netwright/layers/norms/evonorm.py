@@ -8,8 +8,10 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Norm, Tags, drawn, layer
-from netwright.part import BadInput, Claim, Option, Paper, Protocol
+from netwright.core.errors import BadInput
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.layers._kind import Norm, Tags, layer
+from netwright.tensor.modules import drawn
 
 PAPER = Paper("evonorm", equation="table 1")
 

@@ -8,8 +8,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Norm, Tags, drawn, layer
-from netwright.part import Claim, Option, Paper
+from netwright.core.part import Claim, Option, Paper
+from netwright.layers._kind import Norm, Tags, layer
+from netwright.tensor.modules import drawn
 
 
 @final

@@ -8,8 +8,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Layer, drawn, layer, product, uniform_
-from netwright.part import Claim, Paper
+from netwright.core.part import Claim, Paper
+from netwright.layers._kind import Layer, layer, product, uniform_
+from netwright.tensor.modules import drawn
 
 
 @final

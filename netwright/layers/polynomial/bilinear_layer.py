@@ -15,8 +15,10 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Layer, Tags, drawn, layer, product, uniform_
-from netwright.part import BadInput, Claim, Option, Paper, Protocol
+from netwright.core.errors import BadInput
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.layers._kind import Layer, Tags, layer, product, uniform_
+from netwright.tensor.modules import drawn
 
 
 @final

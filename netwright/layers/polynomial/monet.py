@@ -12,8 +12,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Layer, Tags, drawn, layer, product, uniform_
-from netwright.part import Claim, Option, Paper, Protocol
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.layers._kind import Layer, Tags, layer, product, uniform_
+from netwright.tensor.modules import drawn
 
 
 @final

@@ -17,8 +17,10 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.layer import LOW, Layer, Tags, drawn, layer, product
-from netwright.part import BadInput, Claim, Option, Paper
+from netwright.core.errors import BadInput
+from netwright.core.part import Claim, Option, Paper
+from netwright.layers._kind import Layer, Tags, layer, product
+from netwright.tensor.modules import LOW, drawn
 
 
 @final

@@ -21,8 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.layer import Layer, Tags, drawn, layer, per_axis, product, uniform_
-from netwright.part import BadInput, Claim, Option, Paper, Protocol
+from netwright.core.errors import BadInput
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.layers._kind import Layer, Tags, layer, per_axis, product, uniform_
+from netwright.tensor.modules import drawn
 
 CONVOLVE: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 #: The rules of complex numbers and of quaternions: A[i] takes the coefficients of z to those of (unit i) z.

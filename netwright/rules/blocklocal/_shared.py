@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.rule import Blocks, pooled, pooled_width
+from netwright.engine.blocks import Blocks, pooled, pooled_width
 
 
 @final

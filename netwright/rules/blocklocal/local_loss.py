@@ -12,20 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.rule import (
-    Blocks,
-    Misfit,
-    Problem,
-    Rule,
-    Tags,
-    Toy,
-    gradients,
-    linear_gradients,
-    rule,
-    softmax_error,
-    trainable,
-)
-from netwright.part import Claim, Option, Paper, Protocol
+from netwright.core.errors import Misfit
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.engine.blocks import Blocks
+from netwright.engine.rule import Rule, trainable
+from netwright.engine.task import Problem
+from netwright.rules._kind import Tags, rule
+from netwright.rules._toy import Toy, gradients, linear_gradients, softmax_error
 from netwright.rules.blocklocal._shared import Flat, Zeroed, map_readout
 
 VALUES = 2048  # a map is averaged to at most this many before it predicts

@@ -7,8 +7,11 @@ from typing import Any, ClassVar, final
 
 from torch import Tensor, nn
 
-from netwright.kinds.rule import Problem, Rule, Tags, linear_gradients, require_blocks, rule, softmax_error
-from netwright.part import Paper
+from netwright.core.part import Paper
+from netwright.engine.rule import Rule, require_blocks
+from netwright.engine.task import Problem
+from netwright.rules._kind import Tags, rule
+from netwright.rules._toy import linear_gradients, softmax_error
 
 
 @final

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from netwright.kinds.rule import linear_gradients, softmax_error
+from netwright.rules._toy import linear_gradients, softmax_error
 
 
 def chain(net: Any, x: Tensor) -> list[Tensor]:

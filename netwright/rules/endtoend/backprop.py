@@ -7,8 +7,10 @@ from typing import Any, ClassVar, final
 
 from torch import Tensor
 
-from netwright.kinds.rule import Rule, Tags, linear_gradients, rule, softmax_error
-from netwright.part import Paper
+from netwright.core.part import Paper
+from netwright.engine.rule import Rule
+from netwright.rules._kind import Tags, rule
+from netwright.rules._toy import linear_gradients, softmax_error
 
 
 @final

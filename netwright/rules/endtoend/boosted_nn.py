@@ -12,8 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from netwright.kinds.rule import Blocks, Misfit, Phase, Problem, Rule, Tags, Toy, linear_gradients, rule
-from netwright.part import Claim, Option, Paper, Protocol
+from netwright.core.errors import Misfit
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.engine.blocks import Blocks
+from netwright.engine.rule import Phase, Rule
+from netwright.engine.task import Problem
+from netwright.rules._kind import Tags, rule
+from netwright.rules._toy import Toy, linear_gradients
 
 KEPT = 0.9  # of the running sums for the step size, each training step
 

@@ -8,8 +8,12 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from netwright.kinds.rule import Blocks, Problem, Rule, Tags, Toy, gradients, rule
-from netwright.part import Claim, Option, Paper, Protocol
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.engine.blocks import Blocks
+from netwright.engine.rule import Rule
+from netwright.engine.task import Problem
+from netwright.rules._kind import Tags, rule
+from netwright.rules._toy import Toy, gradients
 from netwright.rules.endtoend._shared import chain_rule
 
 

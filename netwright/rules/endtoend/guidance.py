@@ -11,9 +11,15 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor
 
-from netwright.kinds.rule import Blocks, Misfit, Problem, Rule, Tags, Toy, full_precision, gradients, rule
-from netwright.part import Claim, Option, Paper
+from netwright.core.errors import Misfit
+from netwright.core.part import Claim, Option, Paper
+from netwright.engine.blocks import Blocks
+from netwright.engine.rule import Rule
+from netwright.engine.task import Problem
+from netwright.rules._kind import Tags, rule
+from netwright.rules._toy import Toy, gradients
 from netwright.rules.endtoend._shared import chain, chain_rule
+from netwright.tensor.precision import full_precision
 
 
 def copied(net: Blocks) -> Blocks:

@@ -13,9 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.rule import Blocks, Misfit, Problem, Rule, Tags, Toy, full_precision, gradients, rule
-from netwright.part import Claim, Option, Paper, Protocol
+from netwright.core.errors import Misfit
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.engine.blocks import Blocks
+from netwright.engine.rule import Rule
+from netwright.engine.task import Problem
+from netwright.rules._kind import Tags, rule
+from netwright.rules._toy import Toy, gradients
 from netwright.rules.endtoend._shared import chain_rule
+from netwright.tensor.precision import full_precision
 
 
 def whitened(x_RN: Tensor, lam: float) -> Tensor:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.rule import Misfit, Rule
+from netwright.core.errors import Misfit
+from netwright.engine.rule import Rule
 
 Pull = Callable[[Tensor], Tensor]
 

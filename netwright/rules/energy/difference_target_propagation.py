@@ -11,29 +11,15 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.rule import (
-    Blocks,
-    Misfit,
-    Problem,
-    Rule,
-    Tags,
-    Toy,
-    full_precision,
-    gradients,
-    linear_gradients,
-    rule,
-    softmax_error,
-    trainable,
-)
-from netwright.part import Claim, Option, Paper, Protocol
-from netwright.rules.energy._shared import (
-    apart,
-    require_repeatable,
-    row_gradient,
-    true_gradients,
-    untracked,
-    widened,
-)
+from netwright.core.errors import Misfit
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.engine.blocks import Blocks
+from netwright.engine.rule import Rule, trainable
+from netwright.engine.task import Problem
+from netwright.rules._kind import Tags, rule
+from netwright.rules._toy import Toy, gradients, linear_gradients, softmax_error
+from netwright.rules.energy._shared import apart, require_repeatable, row_gradient, true_gradients, untracked, widened
+from netwright.tensor.precision import full_precision
 
 
 @final

@@ -11,21 +11,13 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.rule import (
-    Blocks,
-    Misfit,
-    Problem,
-    Rule,
-    Tags,
-    Toy,
-    gradients,
-    linear_gradients,
-    rule,
-    softmax_error,
-    split,
-    trainable,
-)
-from netwright.part import Claim, Option, Paper, Protocol
+from netwright.core.errors import Misfit
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.engine.blocks import Blocks, split
+from netwright.engine.rule import Rule, trainable
+from netwright.engine.task import Problem
+from netwright.rules._kind import Tags, rule
+from netwright.rules._toy import Toy, gradients, linear_gradients, softmax_error
 from netwright.rules.energy._shared import (
     Pull,
     apart,

@@ -11,16 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.rule import (
-    Aligned,
-    FeedbackWeights,
-    Problem,
-    Rule,
-    align,
-    aligned_layers,
-    linear_gradients,
-    softmax_error,
-)
+from netwright.engine.rule import Rule
+from netwright.engine.task import Problem
+from netwright.rules._toy import linear_gradients, softmax_error
+from netwright.rules.feedback._aligned import Aligned, FeedbackWeights, align, aligned_layers
 
 
 class AlignedRule(Rule):

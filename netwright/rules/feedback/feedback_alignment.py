@@ -12,8 +12,10 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.rule import Problem, Tags, Toy, rule, softmax_error
-from netwright.part import Claim, Option, Paper, Protocol
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.engine.task import Problem
+from netwright.rules._kind import Tags, rule
+from netwright.rules._toy import Toy, softmax_error
 from netwright.rules.feedback._shared import AlignedRule, by_hand, equals_backprop
 
 

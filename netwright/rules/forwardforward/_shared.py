@@ -12,8 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.rule import Blocks, Misfit, Problem, Rule, trainable
-from netwright.nets import split
+from netwright.core.errors import Misfit
+from netwright.engine.blocks import Blocks, split
+from netwright.engine.rule import Rule, trainable
+from netwright.engine.task import Problem
 
 
 def unit_rms(h: Tensor) -> Tensor:

@@ -9,8 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netwright.kinds.rule import Blocks, Problem, Tags, Toy, gradients, linear_gradients, rule
-from netwright.part import Claim, Option, Paper, Protocol
+from netwright.core import catalogue
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.engine.blocks import Blocks
+from netwright.engine.task import Problem
+from netwright.rules._kind import Tags, rule
+from netwright.rules._toy import Toy, gradients, linear_gradients
 from netwright.rules.forwardforward._shared import Overlaid, excess, labelled, row_by_row
 
 
@@ -58,10 +62,8 @@ def reference(rule: Any, x: Tensor, y: Tensor, wrong: Tensor) -> dict[str, Tenso
 
 def _beside(widths: tuple[int, ...], **options: Any) -> tuple[dict[str, Tensor], dict[str, Tensor], bool]:
     """Updates with and without collaboration on one net and batch, and whether both predict the same."""
-    from netwright import get
-
     toy = Toy(widths=widths)
-    (x, y), alone = toy.batch(), toy.bind(get("rule/forward-forward").build)
+    (x, y), alone = toy.batch(), toy.bind(catalogue.get("rule/forward-forward").build)
     together = toy.bind(CollaborativeFf, **options)
     draws = alone.draw(x, y, torch.Generator().manual_seed(0))
     same = torch.equal(alone(x), together(x))

@@ -13,8 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.rule import Blocks, Problem, Tags, Toy, gradients, linear_gradients, rule, softmax_error, trainable
-from netwright.part import Claim, Option, Paper, Protocol
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.engine.blocks import Blocks
+from netwright.engine.rule import trainable
+from netwright.engine.task import Problem
+from netwright.rules._kind import Tags, rule
+from netwright.rules._toy import Toy, gradients, linear_gradients, softmax_error
 from netwright.rules.forwardforward._shared import Overlaid, excess, labelled, row_by_row, unit_rms
 
 BLURS = 6  # of a hybrid's mask

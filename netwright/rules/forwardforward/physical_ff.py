@@ -13,20 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.rule import (
-    Blocks,
-    Misfit,
-    Problem,
-    Tags,
-    Toy,
-    full_precision,
-    gradients,
-    linear_gradients,
-    rule,
-    trainable,
-)
-from netwright.part import Claim, Option, Paper, Protocol
+from netwright.core.errors import Misfit
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.engine.blocks import Blocks
+from netwright.engine.rule import trainable
+from netwright.engine.task import Problem
+from netwright.rules._kind import Tags, rule
+from netwright.rules._toy import Toy, gradients, linear_gradients
 from netwright.rules.forwardforward._shared import Overlaid, labelled, read_width, with_added
+from netwright.tensor.precision import full_precision
 
 STEP = 0.125  # of the detector behind a physical system
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from netwright.kinds.rule import Graph, Hop
+from netwright.engine.graph import Graph, Hop
 
 
 def unit(h_ND: Tensor) -> Tensor:

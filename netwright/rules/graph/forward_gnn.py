@@ -13,22 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.rule import (
-    Gcn,
-    Glorot,
-    Hop,
-    Misfit,
-    Problem,
-    Rule,
-    Tags,
-    Toy,
-    gradients,
-    rule,
-    softmax_error,
-    trainable,
-)
-from netwright.part import Claim, Option, Paper, Protocol
+from netwright.core.errors import Misfit
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.engine.graph import Hop, on_graph
+from netwright.engine.rule import Rule, trainable
+from netwright.engine.task import Problem
+from netwright.rules._kind import Tags, rule
+from netwright.rules._toy import Toy, gradients, softmax_error
 from netwright.rules.graph._shared import joined, one_hot, unit
+from netwright.tensor.modules import Glorot
 
 
 @final
@@ -50,8 +43,8 @@ class ForwardGnn(Rule):
 
     def __init__(self, net: Any, problem: Problem, variant: str = "sf", theta: float = 2.0) -> None:
         super().__init__(net, problem)
-        if not isinstance(net, Gcn) or problem.classes is None:
-            raise Misfit(f"rule/forward-gnn trains a Gcn (netwright.graphs) over a graph of labels, not {type(net).__name__}")
+        if not on_graph(net) or problem.classes is None:
+            raise Misfit(f"rule/forward-gnn trains a Gcn (net/gcn) over a graph of labels, not {type(net).__name__}")
         if variant == "top2loss" and len(set(net.shapes)) > 1:
             raise Misfit(f"variant='top2loss' averages the blocks' outputs, whose shapes are {net.shapes}; make them equal")
         self.classes, self.variant, self.theta = problem.classes, variant, theta

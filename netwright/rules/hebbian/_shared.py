@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.rule import Misfit
+from netwright.core.errors import Misfit
 
 
 def chain(block: nn.Module) -> list[nn.Module]:

@@ -13,8 +13,13 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.rule import Blocks, Misfit, Problem, Rule, Tags, Toy, gradients, rule
-from netwright.part import Claim, Option, Paper
+from netwright.core.errors import Misfit
+from netwright.core.part import Claim, Option, Paper
+from netwright.engine.blocks import Blocks
+from netwright.engine.rule import Rule
+from netwright.engine.task import Problem
+from netwright.rules._kind import Tags, rule
+from netwright.rules._toy import Toy, gradients
 
 
 def overlaps(s_BN: Tensor, xi_KN: Tensor) -> Tensor:

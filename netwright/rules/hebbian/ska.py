@@ -13,20 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from netwright.kinds.rule import (
-    Blocks,
-    Misfit,
-    Problem,
-    Rule,
-    Tags,
-    Toy,
-    gradients,
-    linear_gradients,
-    rule,
-    softmax_error,
-    trainable,
-)
-from netwright.part import Claim, Option, Paper
+from netwright.core.errors import Misfit
+from netwright.core.part import Claim, Option, Paper
+from netwright.engine.blocks import Blocks
+from netwright.engine.rule import Rule, trainable
+from netwright.engine.task import Problem
+from netwright.rules._kind import Tags, rule
+from netwright.rules._toy import Toy, gradients, linear_gradients, softmax_error
 from netwright.rules.hebbian._shared import parted, through
 
 Layers = list[tuple[list[nn.Module], Any]]

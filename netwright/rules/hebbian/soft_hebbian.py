@@ -11,19 +11,12 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from netwright.kinds.rule import (
-    Blocks,
-    Problem,
-    Rule,
-    Tags,
-    Toy,
-    gradients,
-    linear_gradients,
-    rule,
-    softmax_error,
-    trainable,
-)
-from netwright.part import Claim, Option, Paper, Protocol
+from netwright.core.part import Claim, Option, Paper, Protocol
+from netwright.engine.blocks import Blocks
+from netwright.engine.rule import Rule, trainable
+from netwright.engine.task import Problem
+from netwright.rules._kind import Tags, rule
+from netwright.rules._toy import Toy, gradients, linear_gradients, softmax_error
 from netwright.rules.hebbian._shared import oja, parted, rows, soft_winners, through
 
 

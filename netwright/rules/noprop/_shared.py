@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.kinds.rule import Blocks, Problem, linear_gradients
-from netwright.part import Option
+from netwright.core.part import Option
+from netwright.engine.blocks import Blocks
+from netwright.engine.task import Problem
+from netwright.rules._toy import linear_gradients
 
 #: The options that every variant has.
 EMBEDDING = Option("embedding", "one-hot", "class y is the unit vector y, or a row that learns", allowed=("one-hot", "learned"))

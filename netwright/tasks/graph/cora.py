@@ -7,25 +7,17 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from netwright.kinds.task import (
-    Data,
-    Gcn,
-    Graph,
-    Problem,
-    Task,
-    accuracy,
-    cross_entropy,
-    eval_grid,
-    kept,
-    one_hot,
-    permutation,
-    read_graph,
-    require,
-    task_part,
-)
-from netwright.part import Option, Paper
+from netwright.core.errors import require
+from netwright.core.part import Option, Paper
+from netwright.engine.graph import Graph
+from netwright.engine.task import Data, Problem, Task, accuracy, eval_grid, one_hot
+from netwright.tasks._kind import host_net, task_part
+from netwright.tasks._read import kept
+from netwright.tasks.graph._shared import read_graph
+from netwright.tensor.streams import permutation
+from netwright.waiting.losses import cross_entropy
 
 CLASSES = 7
 #: size -> (widths, steps)
@@ -65,9 +57,9 @@ def read(seed: int, size: str, given: str) -> Data:
     return Data(ids, y, train, val, test, also=(graph.x, graph.edges))
 
 
-def gcn(given: str, fill: Mapping[str, Any], widths: Sequence[int]) -> Gcn:
+def gcn(problem: Problem, given: str, fill: Mapping[str, Any], widths: Sequence[int]) -> nn.Module:
     """The host: numbers of nodes (B,) in, scores (B, 7) out. Its graph is that of the data."""
-    return Gcn(pool(given)[0], CLASSES, widths, fill)
+    return host_net("gcn", problem, fill, widths, graph=pool(given)[0])
 
 
 def cora(size: str, data: str) -> Task:
@@ -95,7 +87,7 @@ def cora(size: str, data: str) -> Task:
         host="gcn",
         problem=problem,
         data=partial(read, size=size, given=data),
-        net=partial(gcn, data),
+        net=partial(gcn, problem, data),
         widths=widths,
         steps=steps,
         batch=140,
@@ -117,6 +109,7 @@ PART = task_part(
         code="kimiyoung/planetoid",
     ),
     options=(Option("data", "", "the folder that holds cora.npz; else NETWRIGHT_DATA"),),
+    uses=("net/gcn",),
     versions={"1": {"small": "0f022503d65d13ef", "full": "0f022503d65d13ef"}},
     deviations=(
         "small draws the nodes that validate by the seed; those that train and test are the official ones",

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from netwright.kinds.task import (
-    Data,
-    Problem,
-    Task,
-    TinyTransformer,
-    cross_entropy,
-    eval_grid,
-    kept,
-    nats,
-    one_hot,
-    permutation,
-    require,
-    task_part,
-    text,
-)
-from netwright.part import Option, Paper
+from netwright.core.errors import require
+from netwright.core.part import Option, Paper
+from netwright.engine.task import Data, Problem, Task, eval_grid, nats, one_hot
+from netwright.tasks._kind import host_net, task_part
+from netwright.tasks._read import kept, text
+from netwright.tensor.streams import permutation
+from netwright.waiting.losses import cross_entropy
 
 #: The 65 characters of the text, in order of their code points.
 ALPHABET = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -61,11 +50,6 @@ def read(seed: int, context: int, given: str) -> Data:
     return Data(x, y, torch.arange(cut - context), held[:half], held[half:])
 
 
-def transformer(context: int, d: int, heads: int, fill: Mapping[str, Any], widths: Sequence[int]) -> TinyTransformer:
-    """The host: characters (B, context) in, logits (B, context, 65) out."""
-    return TinyTransformer(len(ALPHABET), context, d, heads, widths, fill)
-
-
 def shakespeare(size: str, data: str) -> Task:
     """The task at one size. A failed run scores log 65, as knowing nothing would."""
     context, d, heads, widths, steps, batch = SIZES[size]
@@ -89,10 +73,10 @@ def shakespeare(size: str, data: str) -> Task:
         version=PART.version,
         size=size,
         summary=PART.summary,
-        host="transformer",
+        host="tiny-transformer",
         problem=problem,
         data=partial(read, context=context, given=data),
-        net=partial(transformer, context, d, heads),
+        net=partial(host_net, "tiny-transformer", problem, d=d, heads=heads),
         widths=widths,
         steps=steps,
         batch=batch,
@@ -117,5 +101,6 @@ PART = task_part(
         code="karpathy/char-rnn",
     ),
     options=(Option("data", "", "the folder that holds tinyshakespeare.txt; else NETWRIGHT_DATA"),),
+    uses=("net/tiny-transformer",),
     versions={"1": {"small": "9a2fb6c1aee39def", "full": "4fa839d33a5c7bb6"}},
 )

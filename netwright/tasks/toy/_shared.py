@@ -7,7 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from netwright.kinds.task import Problem, accuracy, cross_entropy, mean_squared_error, mse, one_hot, same
+from netwright.engine.task import Problem, accuracy, mse, one_hot, same
+from netwright.waiting.losses import cross_entropy, mean_squared_error
 
 
 def rates(published: float) -> dict[str, tuple[float, float, float]]:

@@ -7,8 +7,10 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from netwright.kinds.task import Data, Task, eval_grid, host_net, require, task_part, three_splits
-from netwright.part import Option, Paper
+from netwright.core.errors import require
+from netwright.core.part import Option, Paper
+from netwright.engine.task import Data, Task, eval_grid, three_splits
+from netwright.tasks._kind import host_net, task_part
 from netwright.tasks.toy._shared import classification, rates
 
 #: Mean and standard deviation of all pixels, which run from 0 to 16.
@@ -69,5 +71,6 @@ PART = task_part(
         venue="UCI Machine Learning Repository",
     ),
     options=(Option("host", "mlp", "the net that parts are put into", allowed=("mlp", "convnet")),),
+    uses=("net/mlp", "net/convnet"),
     versions={"1": {"small": "a9d993cef440b911", "full": "a9d993cef440b911"}},
 )

@@ -9,20 +9,12 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from netwright.kinds.task import (
-    Data,
-    Problem,
-    Task,
-    eval_grid,
-    generator,
-    host_net,
-    mean_squared_error,
-    same,
-    task_part,
-    three_splits,
-)  # fmt: skip
-from netwright.part import Option, Paper
+from netwright.core.part import Option, Paper
+from netwright.engine.task import Data, Problem, Task, eval_grid, same, three_splits
+from netwright.tasks._kind import host_net, task_part
 from netwright.tasks.toy._shared import rates, rounded
+from netwright.tensor.streams import generator
+from netwright.waiting.losses import mean_squared_error
 
 PI = math.pi
 POINTS = 5000
@@ -109,6 +101,7 @@ PART = task_part(
         "the ranges of Feynman's formulas are those of the code's feynman.py, but that c starts at 1.1 in I.15.3x, whose"
         " root is 0 at u = c = 1",
     ),
+    uses=("net/mlp",),
     versions={
         "1": {
             "small": "a315c430bba5e0a8",

@@ -8,9 +8,11 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from netwright.kinds.task import Data, Task, eval_grid, generator, host_net, task_part, three_splits
-from netwright.part import Paper
+from netwright.core.part import Paper
+from netwright.engine.task import Data, Task, eval_grid, three_splits
+from netwright.tasks._kind import host_net, task_part
 from netwright.tasks.toy._shared import classification, rates, rounded
+from netwright.tensor.streams import generator
 
 #: Points in the pool, and the standard deviation of the noise.
 POINTS, NOISE = 4000, 0.25
@@ -67,5 +69,6 @@ PART = task_part(
         venue="Journal of Machine Learning Research 12",
     ),
     deviations=("centred, and generated here rather than by make_moons: same curves, the angle drawn uniformly",),
+    uses=("net/mlp",),
     versions={"1": {"small": "832cc7910572fe56", "full": "832cc7910572fe56"}},
 )

@@ -7,9 +7,11 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from netwright.kinds.task import Data, Task, eval_grid, generator, host_net, task_part, three_splits
-from netwright.part import Paper
+from netwright.core.part import Paper
+from netwright.engine.task import Data, Task, eval_grid, three_splits
+from netwright.tasks._kind import host_net, task_part
 from netwright.tasks.toy._shared import classification, rates
+from netwright.tensor.streams import generator
 
 #: size -> (bits, bits that count, pool, widths, steps)
 SIZES = {"small": (20, 4, 6000, (64, 64), 800), "full": (40, 4, 60000, (128, 128), 4000)}
@@ -62,5 +64,6 @@ PART = task_part(
         year=2022,
         arxiv="2207.08799",
     ),
+    uses=("net/mlp",),
     versions={"1": {"small": "d45d2b0427607e3b", "full": "e2ed3d8c30da8cd7"}},
 )

@@ -8,9 +8,11 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from netwright.kinds.task import Data, Task, eval_grid, generator, host_net, task_part, three_splits
-from netwright.part import Paper
+from netwright.core.part import Paper
+from netwright.engine.task import Data, Task, eval_grid, three_splits
+from netwright.tasks._kind import host_net, task_part
 from netwright.tasks.toy._shared import rates, regression, rounded
+from netwright.tensor.streams import generator
 
 #: Points in the pool, and the standard deviation of the noise: no prediction is better than NOISE^2 = 0.01.
 POINTS, NOISE = 4000, 0.1
@@ -65,5 +67,6 @@ PART = task_part(
         arxiv="2006.08195",
     ),
     deviations=("the test points lie where the training points do: the paper's question is extrapolation",),
+    uses=("net/mlp",),
     versions={"1": {"small": "5a343dac7bcb0192", "full": "abf3d84fb7603fd5"}},
 )

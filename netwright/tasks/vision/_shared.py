@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netwright.kinds.task import Data, Problem, images, permutation
+from netwright.engine.task import Data, Problem
+from netwright.tasks._read import images
+from netwright.tensor.streams import permutation
 
 Pool = tuple[Tensor, Tensor, int]
 

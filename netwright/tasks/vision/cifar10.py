@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from netwright.kinds.task import Data, Task, eval_grid, host_net, kept, task_part
-from netwright.part import Option, Paper
+from netwright.core.part import Option, Paper
+from netwright.engine.task import Data, Task, eval_grid
+from netwright.tasks._kind import host_net, task_part
+from netwright.tasks._read import kept
 from netwright.tasks.vision._shared import Pool, classification, crop_and_flip, flat, normalised, official
 
 SHAPE = (3, 32, 32)
@@ -69,4 +71,5 @@ PART = task_part(
         Option("host", "convnet", "the net that parts are put into", allowed=("convnet", "mlp")),
         Option("data", "", "the folder that holds cifar10/*.parquet; else NETWRIGHT_DATA, else the hub"),
     ),
+    uses=("net/mlp", "net/convnet"),
 )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from netwright.kinds.task import Data, Task, eval_grid, host_net, kept, task_part
-from netwright.part import Option, Paper
+from netwright.core.part import Option, Paper
+from netwright.engine.task import Data, Task, eval_grid
+from netwright.tasks._kind import host_net, task_part
+from netwright.tasks._read import kept
 from netwright.tasks.vision._shared import Pool, classification, flat, normalised, official
 
 SHAPE = (1, 28, 28)
@@ -62,5 +64,6 @@ PART = task_part(
         Option("host", "mlp", "the net that parts are put into", allowed=("mlp", "convnet")),
         Option("data", "", "the folder that holds mnist/*.parquet; else NETWRIGHT_DATA, else the hub"),
     ),
+    uses=("net/mlp", "net/convnet"),
     versions={"1": {"small": "50ac262a5b1edbdf", "full": "50ac262a5b1edbdf"}},
 )

@@ -1,0 +1,20 @@
+"""One job after another in this process. Enforces no limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from netwright.bench.work import Job, Result, perform
+
+
+def execute(jobs: Sequence[Job], on_start: Callable[[Job], None], on_result: Callable[[Job, Result], None]) -> None:
+    """Perform every job in order; a stack that asks for it is redone as single runs."""
+    import dataclasses
+
+    for job in jobs:
+        on_start(job)
+        result = perform(job)
+        on_result(job, result)
+        if result.redo:
+            singles = [dataclasses.replace(job, runs=(run,), engine="loop") for run in job.runs]
+            execute(singles, on_start, on_result)

@@ -1,0 +1,67 @@
+"""What a person should know before a study runs: verdicts in reach, number of runs, about how long."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from netwright.bench import stats
+from netwright.bench.plan import choose_engines
+from netwright.bench.request import Request
+from netwright.bench.store.store import Store
+from netwright.core.errors import BadInput
+from netwright.engine.task import Task
+
+
+def outlook(request: Request, task: Task, folder: Path, limit: float | None = None) -> list[str]:
+    """One line each: what can be concluded, what is run, how long it takes on this machine.
+
+    limit: seconds a run may take. With it nothing is tried here, where a part that hangs could not be stopped.
+    """
+    n, m = len(request.seeds), len(request.judged) - 1
+    m = m * (m + 1) // 2 if request.all_pairs else m
+    lines = [stats.attainable(n, m, look(request, folder)).sentence] if m else ["One arm: scores, but nothing to compare with."]
+    runs = len(request.arms) * n * request.trials
+    engines, _ = choose_engines(request, task, {arm.name: task.widths for arm in request.arms})
+    names = " and ".join(sorted(set(engines.values())))
+    lines.append(
+        f"{len(request.arms)} arms x {n} seeds x {request.trials} trials = {runs} runs of {task.steps} steps, engine {names}"
+    )
+    if limit is None:
+        lines.append(f"about {duration(estimate(request, task, engines))} of one core on this machine")
+    else:
+        lines.append(f"at most {duration(limit * runs)} of one core, by the limit of {limit:g} s a run")
+    return lines
+
+
+def look(request: Request, folder: Path) -> int:
+    """Which look at the study in this folder the request would be."""
+    with contextlib.suppress(BadInput), Store.read(folder) as store:
+        looks, mine = store.looks(), tuple(sorted(request.seeds))
+        return looks.index(mine) + 1 if mine in looks else len(looks) + 1
+    return 1
+
+
+def estimate(request: Request, task: Task, engines: Mapping[str, str]) -> float:
+    """Seconds of training on one thread, from a few steps of every arm."""
+    from netwright.bench.probe import Stepper, seconds
+
+    total, runs = 0.0, len(request.seeds) * request.trials
+    for arm in request.arms:
+        try:
+            stepper = Stepper(request, task, arm, task.widths)
+            stepper.step()
+            each = min(seconds(stepper, stepper.step, 1) for _ in range(3))
+        except Exception:  # a part that raises is reported by its runs; here it only makes the guess a lower bound
+            continue
+        # a stacked copy costs about a quarter of a step of its own, evaluations a fifth on top
+        total += each * task.steps * (0.25 * runs + 2 if engines[arm.name] != "loop" else runs) * 1.2
+    return total
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

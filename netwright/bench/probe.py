@@ -1,0 +1,204 @@
+"""What an arm costs: counted on the meta device, timed and weighed with one copy, alone, in the loop engine."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from netwright.bench.records import Cost
+from netwright.bench.request import ArmSpec, Request
+from netwright.bench.work import build_rule, data_of
+from netwright.core.errors import NetwrightError
+from netwright.engine.loop import Loop, Setting, cast
+from netwright.engine.meter import flops_of, peak_bytes
+from netwright.engine.task import Task
+from netwright.tensor.streams import forward_draws, generator
+
+ROUNDS = 21
+SAMPLE = 0.004  # seconds one sample lasts at least
+PATIENCE = 6.0  # seconds of timing an arm, at most, once MINIMUM rounds are there
+MINIMUM = 3
+
+
+class Stepper:
+    """One arm ready to take training steps on one fixed batch."""
+
+    def __init__(self, request: Request, task: Task, arm: ArmSpec, widths: Sequence[int], seed: int = 0) -> None:
+        family = arm.rule_family(task)
+        setting = Setting.of(task, seed, {"lr": task.lr[family][0]}, request.precision)
+        rule = build_rule(task, arm, seed, widths, None, request.device)
+        data = data_of(task, seed, request.device)
+        rows = data.train[: task.batch]
+        self.rule, self.x = cast(rule, data.x[rows], setting)
+        self.y = data.y[rows]
+        self.draws = self.rule.draw(self.x, self.y, generator(seed, "probe"))
+        self.loop = Loop(self.rule, setting)
+        self.cuda = request.device.startswith("cuda")
+
+    def step(self) -> None:
+        """One training step; waits for the device."""
+        self.loop.step(self.x, self.y, self.draws)
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    @torch.no_grad()
+    def infer(self) -> None:
+        """One prediction of the batch; waits for the device."""
+        self.rule.eval()
+        self.rule(self.x)
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    def clock(self) -> float:
+        """Process time on one CPU thread (other processes don't count), wall time on a device."""
+        return time.perf_counter() if self.cuda else time.process_time()
+
+
+def seconds(stepper: Stepper, work: Callable[[], None], n: int) -> float:
+    """Mean time of n calls."""
+    start = stepper.clock()
+    for _ in range(n):
+        work()
+    return (stepper.clock() - start) / n
+
+
+def inner(stepper: Stepper, work: Callable[[], None]) -> int:
+    """Calls a sample, from the fastest of five single calls (one call alone misjudges cold caches)."""
+    work()
+    once = min(seconds(stepper, work, 1) for _ in range(5))
+    return max(1, round(SAMPLE / max(once, 1e-7)))
+
+
+def interleaved(steppers: Sequence[Stepper], rounds: int = ROUNDS) -> list[list[float]]:
+    """Step times, one list an arm, taken round robin, so that what slows the machine slows all arms.
+
+    The list of an arm that raises is empty.
+    """
+    sound = list(range(len(steppers)))
+    counts, rows = {}, [[0.0] * 0 for _ in steppers]
+    for j in range(len(steppers)):
+        with _only_lost(sound, j):
+            counts[j] = inner(steppers[j], steppers[j].step)
+    n = max(1, statistics.median_low(counts.values())) if counts else 1
+    begun = time.perf_counter()
+    for i in range(rounds):
+        for k in range(len(steppers)):
+            j = (i + k) % len(steppers)
+            if j in sound:
+                with _only_lost(sound, j):
+                    rows[j].append(seconds(steppers[j], steppers[j].step, n))
+        if i + 1 >= MINIMUM and time.perf_counter() - begun > PATIENCE * len(steppers):
+            break
+    return [row if j in sound else [] for j, row in enumerate(rows)]
+
+
+@contextmanager
+def _only_lost(sound: list[int], j: int) -> Iterator[None]:
+    """What a part raises costs it its own figures only; its runs tell what it was."""
+    try:
+        yield
+    except Exception:
+        sound.remove(j)
+
+
+def median_step_ratio(
+    request: Request, task: Task, a: ArmSpec, a_widths: Sequence[int], b: ArmSpec, b_widths: Sequence[int]
+) -> tuple[float, float]:
+    """Median over rounds of step time a / step time b, and half the distance of its quartiles."""
+    torch.set_num_threads(request.threads)
+    with forward_draws(0, request.device):
+        times = interleaved([Stepper(request, task, a, a_widths), Stepper(request, task, b, b_widths)])
+    ratios = sorted(x / y for x, y in zip(*times, strict=True))
+    quartiles = statistics.quantiles(ratios, n=4)
+    return statistics.median(ratios), (quartiles[2] - quartiles[0]) / 2
+
+
+def probe(
+    request: Request,
+    task: Task,
+    widths: dict[str, tuple[int, ...]],
+    sound: Collection[str],
+    tell: Callable[[str], None] = lambda text: None,
+) -> tuple[list[Cost], float | None]:
+    """The cost of every arm, and the A/A ratio (the baseline timed against itself). Unknown figures are None, never 0.
+
+    sound: arms that can be run here; the others have hung, died or run out of memory, and have no cost.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.threads)
+    try:
+        with forward_draws(0, request.device):
+            return _probe(request, task, widths, sound, tell)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _probe(
+    request: Request, task: Task, widths: dict[str, tuple[int, ...]], sound: Collection[str], tell: Callable[[str], None]
+) -> tuple[list[Cost], float | None]:
+    steppers: dict[str, Stepper] = {}
+    for arm in request.arms:
+        if arm.name not in sound:
+            continue
+        try:
+            stepper = Stepper(request, task, arm, widths[arm.name])
+            stepper.step()
+        except Exception as error:  # a part that can't take a step has no cost; its runs say why
+            tell(f"{arm.name}: no cost measured ({type(error).__name__})")
+            continue
+        steppers[arm.name] = stepper
+    if not steppers:
+        return [Cost(arm.name, widths=widths[arm.name]) for arm in request.arms], None
+    first = request.arms[0]
+    twin = [Stepper(request, task, first, widths[first.name])] if first.name in steppers else []
+    times = interleaved([*steppers.values(), *twin])
+    base = times[0] if twin else []
+    ratios = [x / y for x, y in zip(times[-1], base, strict=False)] if twin else []
+    aa = statistics.median(ratios) if ratios else None
+    timed = dict(zip(steppers, times, strict=False))
+    return [
+        _cost(request, task, arm, widths[arm.name], steppers.get(arm.name), timed.get(arm.name), base) for arm in request.arms
+    ], aa
+
+
+def _cost(
+    request: Request,
+    task: Task,
+    arm: ArmSpec,
+    widths: tuple[int, ...],
+    stepper: Stepper | None,
+    times: list[float] | None,
+    base: list[float],
+) -> Cost:
+    if stepper is None or not times:
+        return Cost(arm.name, widths=widths)
+    try:
+        training, inference = flops_of(task, build_rule(task, arm, 0, widths, meta=not task.foreign))
+    except (NetwrightError, RuntimeError, TypeError):
+        training = inference = None  # type: ignore[assignment]
+    q = statistics.quantiles(times, n=4) if len(times) > 1 else [times[0]] * 3
+    n = inner(stepper, stepper.infer)
+    infer = statistics.median(seconds(stepper, stepper.infer, n) for _ in range(5))
+    return Cost(
+        arm.name, params=sum(p.numel() for p in stepper.rule.parameters() if p.requires_grad),
+        buffers=sum(b.numel() for b in stepper.rule.buffers()), flops_train=training, flops_infer=inference,
+        step_time=statistics.median(times), step_quartiles=(q[0], q[2]),
+        step_ratio=statistics.median(x / y for x, y in zip(times, base, strict=True)) if base else None, infer_time=infer,
+        peak_memory=peak_memory(stepper), widths=widths,
+    )  # fmt: skip
+
+
+def peak_memory(stepper: Stepper) -> int | None:
+    """Peak bytes of one step above what lives before it: profiler allocation events on a CPU, the allocator on CUDA."""
+    stepper.step()  # the optimizer state is there before the measured step
+    stepper.loop.rule.zero_grad(set_to_none=True)
+    if stepper.cuda:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        stepper.step()
+        return torch.cuda.max_memory_allocated() - before
+    return peak_bytes(stepper.step)

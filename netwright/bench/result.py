@@ -1,0 +1,184 @@
+"""A StudyResult from what the store holds: scores, verdicts, costs, shapes, and what a reader has to know."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import torch
+
+from netwright.bench import plan as planning
+from netwright.bench import stats
+from netwright.bench.match import shortfalls
+from netwright.bench.records import ArmResult, Comparison, StudyResult
+from netwright.bench.request import ArmSpec, Request
+from netwright.bench.store.store import Store
+from netwright.bench.work import build_rule
+from netwright.core.errors import NetwrightError
+from netwright.corpus.papers import reference_line
+from netwright.engine.task import Task
+
+
+def assemble(
+    request: Request, task: Task, command: str, store: Store, plan: planning.Plan, look: int, seconds: float | None
+) -> StudyResult:
+    """Everything a report shows, judged at the level of this look."""
+    problem = task.problem
+    wanted = set(request.seeds)
+    names = [arm.name for arm in request.arms]
+    scores = [s for s in store.scores() if s.seed in wanted and s.arm in names]
+    records = tuple(r for r in store.records() if r.seed in wanted and r.arm in names)
+    family = [arm.name for arm in request.judged]
+    by_arm = {n: {s.seed: s.value for s in scores if s.arm == n and not s.dropped} for n in names}
+    failed = {n: {s.seed for s in scores if s.arm == n and s.failed} for n in names}
+    dropped = {n: {s.seed for s in scores if s.arm == n and s.dropped} for n in names}
+    short = shortfalls(request, task, plan.widths)
+
+    def judge(arms: list[str], baseline: str, all_pairs: bool = False) -> list[Comparison]:
+        if len(arms) < 2:
+            return []
+        return stats.compare(
+            {n: by_arm[n] for n in arms}, baseline=baseline, delta=problem.delta, higher_is_better=problem.higher_is_better,
+            failed={n: failed[n] for n in arms}, dropped={n: dropped[n] for n in arms},
+            not_comparable={n: short[n] for n in arms if n in short}, looks=look, all_pairs=all_pairs,
+        )  # fmt: skip
+
+    comparisons = judge(family, request.baseline, request.all_pairs)
+    # Whether a rule learns anything in its hidden blocks is asked of each rule alone, and not of a family.
+    against = [name for name in names if request.control and name != request.control]
+    above = tuple(c for name in against for c in judge([request.control, name], request.control))
+    costs = {c.arm: c for c in store.costs()}
+    arms = []
+    for arm in request.arms:
+        mean, interval, n = stats.arm_summary(by_arm[arm.name])
+        parts = {slot: v if isinstance(v, str) else _spec(*v) for slot, v in arm.filled(task).items()}
+        arms.append(
+            ArmResult(
+                arm.name,
+                parts,
+                by_arm[arm.name],
+                mean,
+                interval,
+                n,
+                len(failed[arm.name]),
+                costs.get(arm.name),
+                _edges(scores, arm),
+            )
+        )
+    classes = {"stack" if e.startswith("stack") else "loop" for e in plan.engines.values()}
+    environments = store.environments()
+    notes = [*plan.notes, *(n for n in store.notes() if not n.startswith("A/A"))]
+    notes += [f"{d} of {n} dropped: {s.dropped}" for n in names for d, s in _drops(scores, n)]
+    if len(environments) > 1:
+        notes.append("records come from different environments (torch version or machine); compare within one where it matters")
+    return StudyResult(
+        study=request.study_id, title=_title(family, task),
+        task=_task_text(request, task), task_summary=task.summary, metric=problem.metric_name,
+        higher_is_better=problem.higher_is_better, worst=problem.worst, delta=problem.delta, baseline=request.baseline,
+        seeds=request.seeds, trials=request.trials, match=request.match, arms=tuple(arms), comparisons=tuple(comparisons),
+        records=records, scores=tuple(scores), looks=look, level=stats.level(look),
+        engine=classes.pop() if len(classes) == 1 else "mixed", notes=tuple(dict.fromkeys(notes)),
+        environment={str(k): str(v) for k, v in (environments[-1][0] if environments else {}).items()}, command=command,
+        started=datetime.datetime.fromtimestamp(store.created, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"), seconds=seconds,
+        aa_ratio=_aa(store), curves=shapes(request.arms, task), shared_init=shared_init(request, task, plan),
+        papers=references(request, task), control=request.control, against_control=above,
+    )  # fmt: skip
+
+
+def _title(names: list[str], task: Task) -> str:
+    others = names[1:]
+    who = (
+        f"{len(others)} arms against {names[0]}"
+        if len(others) > 2
+        else f"{' and '.join(others)} against {names[0]}"
+        if others
+        else names[0]
+    )
+    return f"{who} on {task.name}"
+
+
+def _spec(part: Any, options: dict[str, Any]) -> str:
+    tail = ",".join(f"{k}={v}" for k, v in options.items())
+    return f"{part.id}:{tail}" if tail else part.id
+
+
+def _task_text(request: Request, task: Task) -> str:
+    tail = ",".join(f"{k}={v}" for k, v in {"size": task.size, **task.options, **request.budget}.items() if v not in ("", None))
+    return f"{task.id}:{tail}" if tail else task.id
+
+
+def _edges(scores: Any, arm: ArmSpec) -> tuple[str, ...]:
+    mine = [s for s in scores if s.arm == arm.name and s.trial is not None]
+    edge = sum(s.at_edge for s in mine)
+    return (f"the selected rate lies at the edge of its range for {edge} of {len(mine)} seeds",) if 2 * edge > len(mine) else ()
+
+
+def _drops(scores: Any, name: str) -> list[tuple[str, Any]]:
+    return [(f"seed {s.seed}", s) for s in scores if s.arm == name and s.dropped]
+
+
+def _aa(store: Store) -> float | None:
+    rows = [float(n.split()[1]) for n in store.notes() if n.startswith("A/A ")]
+    return rows[-1] if rows else None
+
+
+def curve(part: Any, options: dict[str, Any], points: int = 201) -> tuple[tuple[float, float, float], ...]:
+    """(x, f(x), f'(x)) of an elementwise activation at its initial setting on [-5, 5]."""
+    module = part.build(channels=1, **{k: v for k, v in options.items() if k not in ("channels", "fused")})
+    x = torch.linspace(-5, 5, points, dtype=torch.float64, requires_grad=True)
+    y = module.double()(x[:, None])[:, 0]
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    return tuple(zip(x.tolist(), y.tolist(), slope.tolist(), strict=True))
+
+
+def shapes(arms: tuple[ArmSpec, ...], task: Task) -> dict[str, tuple[tuple[float, float, float], ...]]:
+    """Curves of the compared activations, where a curve says what they are."""
+    out = {}
+    for arm in arms:
+        value = arm.filled(task).get("activation")
+        if value is None or isinstance(value, str) or "mlp" in arm.parts:
+            continue
+        part, options = value
+        if getattr(part.tags, "shape", "") == "elementwise":
+            out[arm.name] = curve(part, options)
+    compared = {arm.filled(task)["activation"][0].id for arm in arms if arm.name in out}
+    return out if len(compared) > 1 else {}
+
+
+def shared_init(request: Request, task: Task, plan: planning.Plan) -> dict[str, tuple[int, int]]:
+    """arm -> (initial values equal to the baseline's at the same path, all its values), at the first seed."""
+    out: dict[str, tuple[int, int]] = {}
+    base: dict[str, torch.nn.Parameter] = {}
+    for arm in request.arms:
+        try:
+            state = dict(build_rule(task, arm, request.seeds[0], plan.widths[arm.name]).named_parameters())
+        except (NetwrightError, RuntimeError, TypeError, ValueError):
+            continue
+        base = base or state
+        same = sum(p.numel() for n, p in state.items() if n in base and base[n].shape == p.shape and torch.equal(base[n], p))
+        out[arm.name] = (same, sum(p.numel() for p in state.values()))
+    return out
+
+
+def references(request: Request, task: Task) -> dict[str, str]:
+    """arm -> the papers of the parts it names."""
+    out = {}
+    for arm in request.arms:
+        named = [v[0] for slot, v in arm.filled(task).items() if not isinstance(v, str) and slot in arm.parts]
+        if named:
+            out[arm.name] = "; ".join(reference_line(part.paper) for part in named)
+    return out
+
+
+def planned(request: Request, task: Task, lines: list[str]) -> dict[str, Any]:
+    """What a dry run says, for machines."""
+    r = request
+    runs = len(r.arms) * len(r.seeds) * r.trials
+    return {
+        "schema": 1,
+        "study": r.study_id,
+        "task": _task_text(r, task),
+        "arms": [a.name for a in r.arms],
+        "runs": runs,
+        "notes": lines,
+    }

@@ -1,0 +1,336 @@
+"""A study from request to result: plan, run what is missing, widen once, score, judge, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from netwright.bench import plan as planning
+from netwright.bench import stats, work
+from netwright.bench.outlook import estimate, outlook
+from netwright.bench.progress import Progress
+from netwright.bench.records import CRASHES, Run, RunRecord, Score, StudyResult
+from netwright.bench.request import EXECUTORS, ArmSpec, environment, make_request, open_task
+from netwright.bench.result import assemble
+from netwright.bench.store.store import Store, study_folder
+from netwright.core.canonical import canonical_json, digest
+from netwright.core.errors import BadInput
+from netwright.engine.task import Task
+
+ROOT = "netwright-studies"
+LONG = 45.0  # seconds of estimated work from which `auto` uses worker processes
+Tell = Callable[[str], None]
+
+
+@final
+@dataclass(frozen=True)
+class Means:
+    """How a request is carried out; none of it changes a result."""
+
+    executor: str = "auto"
+    workers: int = 0  # 0: as many as the machine has cores
+    limit: float | None = None  # seconds a run
+    memory: int | None = None  # bytes a worker
+    wait: float | None = None  # seconds to wait for another owner of the study
+
+    def __post_init__(self) -> None:
+        from netwright.core.errors import unknown
+
+        if self.executor not in EXECUTORS:
+            raise unknown("executor", self.executor, EXECUTORS)
+        if self.limit is not None and not self.limit > 0:
+            raise BadInput(f"limit={self.limit!r}; expected seconds above 0")
+        if (self.limit or self.memory) and self.executor in ("serial", "ray"):
+            raise BadInput(f"a limit is enforced by worker processes; use --executor processes, not {self.executor}")
+
+
+@final
+class Study:
+    """A question: these arms on this task, by so many seeds and trials, at equal cost.
+
+        study = Study("digits", ["relu", "golu"], seeds=10, trials=5)
+        result = study.run()
+
+    arms: part ids with options ("swish:beta=2", "golu+mono-forward"), the first is the baseline; "default" changes nothing.
+    task: a task's name, "path/to/file.py:NAME", or a Task from netwright.task(...).
+    Everything else as `netwright compare --help` says. Raises BadInput, UnknownName or Misfit before anything runs.
+    """
+
+    def __init__(
+        self,
+        task: str | Task,
+        arms: Sequence[str | ArmSpec],
+        *,
+        task_options: dict[str, Any] | None = None,
+        out: str | Path | None = None,
+        means: Means | None = None,
+        command: str = "",
+        seeds: int | Sequence[int] = 10,
+        trials: int = 5,
+        match: str = "params",
+        baseline: str | None = None,
+        all_pairs: bool = False,
+        engine: str = "auto",
+        device: str = "cpu",
+        precision: str = "fp32",
+        threads: int = 1,
+        steps: int | None = None,
+        batch: int | None = None,
+        control: bool = True,
+    ) -> None:
+        options = dict(task_options or {})
+        if isinstance(task, Task):
+            ref = f"given:{task.name}"
+            self.task = task
+            work.give_task(ref, task)
+        else:
+            ref = task
+            self.task = open_task(task, options)
+        self.request = make_request(
+            self.task, ref, options, arms, seeds=seeds, trials=trials, match=match, baseline=baseline, all_pairs=all_pairs,
+            engine=engine, device=device, precision=precision, threads=threads, steps=steps, batch=batch, control=control,
+        )  # fmt: skip
+        if isinstance(task, Task):
+            from netwright.bench.request import with_budget
+
+            self.task = with_budget(task, self.request.budget)
+            work.give_task(ref, self.task)
+        else:
+            self.task = work.task_of(self.request)
+        self.control = control
+        planning.check_reach(self.request)
+        self.task.data(self.request.seeds[0])  # data that can't be had is said before a study begins
+        self.means = means or Means()
+        self.command = command or self._command(arms)
+        name = f"{self.task.name}-{self.request.study_id[:8]}"
+        self.folder = Path(out) if out is not None else study_folder(ROOT, name)
+
+    def _command(self, arms: Sequence[str | ArmSpec]) -> str:
+        r = self.request
+        task = r.task
+        if tail := ",".join(f"{k}={v}" for k, v in r.task_options.items()):
+            task += f"{',' if ':' in task else ':'}{tail}"
+        words = ["netwright", "compare", *(a if isinstance(a, str) else a.name for a in arms), "--task", task]
+        words += ["--seeds", str(len(r.seeds)), "--tune", str(r.trials)]
+        usual = {"match": "params", "engine": "auto", "device": "cpu", "precision": "fp32", "threads": 1}
+        for name, value in usual.items():
+            if getattr(r, name) != value:
+                words += [f"--{name}", str(getattr(r, name))]
+        for name, number in r.budget.items():
+            words += [f"--{name}", str(number)]
+        words += ["--all-pairs"] if r.all_pairs else []
+        return shlex.join(words if self.control else [*words, "--no-control"])
+
+    # -- before running
+
+    def outlook(self) -> list[str]:
+        """What a person should know first: the verdicts in reach, the number of runs, about how long it takes."""
+        return outlook(self.request, self.task, self.folder, self.means.limit)
+
+    # -- running
+
+    def run(self, tell: Tell | None = None, extend: bool = False, progress: bool | None = None) -> StudyResult:
+        """Run what is missing and judge. The same call again continues, and never repeats a finished run.
+
+        extend: allow seeds to be added to a study that has been looked at, which spends alpha.
+        """
+        tell = tell or (lambda text: None)
+        begun = time.perf_counter()
+        store = Store.create_or_open(self.folder, self.request.study_id, canonical_json(self.request), self.means.wait)
+        with store:
+            if store.salvaged is not None:
+                tell(str(store.salvaged))
+            self._guard_looks(store, extend)
+            store.set_environment(environment(self.request.device))
+            plan = self._plan(store)
+            for note in plan.notes:
+                tell(note)
+            with Progress(tell, progress) as bar:
+                self._train(store, plan, bar)
+                widened = (
+                    planning.widen(self.request, self.task, plan, store.records())
+                    if not plan.widened and not store.looks()
+                    else {}
+                )
+                if widened:
+                    plan = dataclasses.replace(
+                        plan, widened=widened, notes=(*plan.notes, *_widening(widened, self.request.trials))
+                    )
+                    store.put_plan(plan.to_json())
+                    tell(plan.notes[-1])
+                    self._train(store, plan, bar)
+                self._score(store, plan, bar)
+            if {c.arm for c in store.costs()} != {a.name for a in self.request.arms}:
+                self._probe(store, plan, tell)
+            look = store.add_look(self.request.seeds)
+            return assemble(self.request, self.task, self.command, store, plan, look, time.perf_counter() - begun)
+
+    def _guard_looks(self, store: Store, extend: bool) -> None:
+        looks, mine = store.looks(), tuple(sorted(self.request.seeds))
+        if not looks or mine in looks or extend or self._unchanged(store):
+            return
+        level = stats.level(len(looks) + 1)
+        raise BadInput(
+            f"this study has been looked at with {len(looks[-1])} seeds; other seeds now are look {len(looks) + 1}, "
+            f"tested at {level:.4g} instead of 0.05. Add --extend (extend=True) if that is what you want"
+        )
+
+    def _unchanged(self, store: Store) -> bool:
+        return not store.records()
+
+    def _plan(self, store: Store) -> planning.Plan:
+        stored = store.plan()
+        old = None if stored is None else planning.Plan.from_json(stored)
+        plan = planning.make_plan(self.request, self.task, old)
+        if old is not None and plan.data_hash != old.data_hash:
+            store.note("the data changed since the last call: everything is run again")
+        if plan is not old:
+            store.put_plan(plan.to_json())
+        return plan
+
+    def _train(self, store: Store, plan: planning.Plan, bar: Progress) -> None:
+        wanted = planning.runs_of(self.request, self.task, plan)
+        keys = {run.key for run in wanted}
+        others = {run.key for run in store.runs() if run.seed not in self.request.seeds}
+        store.add_runs(wanted)
+        store.supersede(keys | others)
+        todo = self._queued(store, wanted)
+        workers = self._workers(len(todo), plan)
+        bar.start("training", len(todo))
+
+        def on_start(job: work.Job) -> None:
+            store.lease(job.keys)
+            store.start(job.keys)
+
+        def on_result(job: work.Job, result: work.Result) -> None:
+            # a lost worker's runs are queued again, a bounded number of times, before that drops their seed
+            lost = [record.key for record in result.records if record.state == "lost"]
+            store.finish([record for record in result.records if record.state != "lost"], result.weights)
+            again = store.requeue(lost, lost=True) if lost else ()
+            store.heartbeat()
+            if result.redo:
+                store.note(f"{job.arm.name}: a stack of {len(job.runs)} was redone as single runs ({result.why})")
+            bar.advance(len(result.records) - len(again), f"{job.arm.name} seed {job.runs[-1].seed}")
+
+        while todo:
+            jobs = planning.jobs_of(self.request, self.task, plan, wanted, todo)
+            self._execute(jobs, on_start, on_result, workers)
+            todo = self._queued(store, wanted)
+
+    @staticmethod
+    def _queued(store: Store, runs: Sequence[Run]) -> set[str]:
+        states = store.states()
+        return {run.key for run in runs if states[run.key] == "queued"}
+
+    def _workers(self, runs: int, plan: planning.Plan) -> int:
+        """How many worker processes; 0 = none, in this process."""
+        means = self.means
+        cores = means.workers or os.cpu_count() or 1
+        local = self.request.task.startswith("given:")
+        if means.executor == "processes" or means.limit or means.memory:
+            if local:
+                raise BadInput(
+                    f"{self.task.name} exists only in this process, so worker processes can't import it; "
+                    "put it in a file and name it with --task path/to/file.py:NAME, or drop the limit"
+                )
+            return cores
+        if means.executor != "auto" or local or runs < 2 or self.request.device != "cpu":
+            return 0
+        if not means.workers and estimate(self.request, self.task, dict(plan.engines)) < LONG:
+            return 0
+        return cores if cores > 1 else 0
+
+    def _execute(self, jobs: Sequence[work.Job], on_start: Any, on_result: Any, workers: int) -> None:
+        if not jobs:
+            return
+        if self.means.executor == "ray":
+            from netwright.bench.executors.ray import execute as on_ray
+
+            on_ray(jobs, on_start, on_result)
+        elif workers:
+            from netwright.bench.executors.processes import execute as in_processes
+
+            in_processes(jobs, on_start, on_result, workers, self.means.limit, self.means.memory)
+        else:
+            from netwright.bench.executors.serial import execute
+
+            execute(jobs, on_start, on_result)
+
+    def _score(self, store: Store, plan: planning.Plan, bar: Progress) -> None:
+        """One test evaluation a replicate, of the run that validation selected; then its weights are dropped."""
+        by_arm = {arm.name: arm for arm in self.request.arms}
+        cells = [(arm, seed) for arm in self.request.arms for seed in self.request.seeds]
+        bar.start("scoring", len(cells))
+        for _ in range(2):  # a selected run whose weights are gone is trained once more
+            scores = {(s.arm, s.seed): s for s in store.scores()}
+            records: dict[tuple[str, int], list[RunRecord]] = {}
+            for record in store.records():
+                records.setdefault((record.arm, record.seed), []).append(record)
+            again: list[Run] = []
+            for arm, seed in cells:
+                mine = records.get((arm.name, seed), [])
+                best = planning.select(mine, self.task)
+                key = best.key if best else digest(sorted(r.key for r in mine))[:32]
+                old = scores.get((arm.name, seed))
+                if old is None or old.key != key or bool(old.dropped) != any(r.state in CRASHES for r in mine):
+                    score = self._cell(store, plan, arm, seed, mine, best, key)
+                    if score is None:
+                        assert best is not None
+                        again.append(Run(best.key, best.arm, best.seed, best.trial, best.point, best.stage))
+                        continue
+                    store.put_score(score)
+                store.drop_weights([r.key for r in mine])
+                bar.advance(1, f"{arm.name} seed {seed}")
+            if not again:
+                return
+            store.requeue([run.key for run in again], redo=True)
+            for run in again:
+                job = work.Job(self.request, by_arm[run.arm], (run,), plan.widths[run.arm], plan.engines[run.arm])
+                store.lease(job.keys)
+                result = work.perform(job)
+                store.finish(result.records, result.weights)
+
+    def _cell(
+        self, store: Store, plan: planning.Plan, arm: ArmSpec, seed: int, mine: list[RunRecord], best: RunRecord | None, key: str
+    ) -> Score | None:
+        crashes = [r for r in mine if r.state in CRASHES]
+        if crashes:
+            return Score(arm.name, seed, None, math.nan, dropped=f"{crashes[0].state}: {crashes[0].error}", key=key)
+        if best is None:
+            return Score(arm.name, seed, None, self.task.problem.worst, failed=True, key=key)
+        blob = store.weights(best.key)
+        if blob is None:
+            return None
+        run = Run(best.key, best.arm, best.seed, best.trial, best.point, best.stage)
+        value = work.test_score(self.request, arm, run, plan.widths[arm.name], blob)
+        lo, hi = plan.lr[arm.rule_family(self.task)]
+        place = math.log(best.point["lr"] / lo) / math.log(hi / lo) if hi > lo else 0.5
+        return Score(arm.name, seed, best.trial, value, at_edge=not planning.EDGE <= place <= 1 - planning.EDGE, key=key)
+
+    def _probe(self, store: Store, plan: planning.Plan, tell: Tell) -> None:
+        from netwright.bench.probe import probe
+
+        states: dict[str, set[str]] = {}
+        for record in store.records():
+            states.setdefault(record.arm, set()).add(record.state)
+        sound = {arm for arm, seen in states.items() if "done" in seen and not seen & {"timeout", "oom", "lost"}}
+        costs, aa = probe(self.request, self.task, dict(plan.widths), sound, tell)
+        for cost in costs:
+            store.put_cost(cost)
+        if aa is not None:
+            store.note(f"A/A {aa:.4f}")
+
+
+def _widening(widened: dict[str, tuple[float, float, int]], trials: int) -> Iterator[str]:
+    for family, (lo, hi, extra) in widened.items():
+        yield (
+            f"the best rate lay at the edge for most seeds: the range of {family} rules was widened once "
+            f"to [{lo:.2g}, {hi:.2g}], {extra} further trials beside {trials} for all its arms"
+        )

@@ -1,0 +1,80 @@
+"""The matrix of every check of every part: made in several processes, kept in evidence/checks.json."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from netwright.contract import checks, run
+from netwright.core import catalogue
+from netwright.core.contract import Result
+from netwright.core.fingerprint import fingerprint, judged
+from netwright.core.part import Part
+
+
+def entry(part: Part, results: Sequence[Result]) -> dict[str, Any]:
+    """What evidence/checks.json keeps of one part: what it rests on, whether all passed, and every check's result."""
+    return {
+        "fingerprint": fingerprint(part),
+        "judged": judged(part),
+        "passed": all(result.ok for result in results),
+        "checks": {result.check: str(result) for result in results},
+    }
+
+
+def current(part: Part, row: Mapping[str, Any]) -> bool:
+    """Whether an entry is of the part, and by the judges, as they are now."""
+    return row.get("fingerprint") == fingerprint(part) and row.get("judged") == judged(part)
+
+
+def write(path: Path, entries: dict[str, Any]) -> None:
+    """Lay new entries over those on file; entries of parts that no longer exist are dropped."""
+    old = json.loads(path.read_text(encoding="utf-8"))["parts"] if path.is_file() else {}
+    present = {part.id for part in catalogue.parts()}
+    parts = {name: row for name, row in (old | entries).items() if name in present}
+    document = {"schema": 1, "parts": parts, "torch": torch.__version__.split("+")[0]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def examine(name: str, everything: bool) -> tuple[dict[str, Any], str]:
+    """One part, by its id: what to keep, and what to print."""
+    torch.set_num_threads(1)
+    begun, part = time.perf_counter(), catalogue.get(name)
+    results = run(part, sample=not everything)
+    wrong = [result for result in results if not result.ok]
+    made = sum(1 for result in results if not result.skipped_reason)
+    line = f"{'FAIL' if wrong else 'ok':<5}{name:<40}{made:>3} checks {time.perf_counter() - begun:6.1f} s"
+    return entry(part, results), "\n".join([line, *(f"     {result.message}" for result in wrong)])
+
+
+def stale(parts: Sequence[Part], path: Path) -> list[Part]:
+    """Those without a passing result of every check, by its present judges, for their present fingerprint on file."""
+    known = json.loads(path.read_text(encoding="utf-8"))["parts"] if path.is_file() else {}
+
+    def fresh(part: Part) -> bool:
+        row = known.get(part.id)
+        return (
+            row is not None and row["passed"] and current(part, row)
+            and set(row["checks"]) == {check.name for check in checks(part.kind)}
+        )  # fmt: skip
+
+    return [part for part in parts if not fresh(part)]
+
+
+def results_of(names: Sequence[str], everything: bool, workers: int) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Name, entry and line of each part as it is done."""
+    if workers == 1:
+        yield from ((name, *examine(name, everything)) for name in names)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        waiting = {pool.submit(examine, name, everything): name for name in names}
+        for done in as_completed(waiting):
+            yield waiting[done], *done.result()

@@ -1,0 +1,222 @@
+"""The catalogue: walks the wings on first need, refuses duplicates, looks names up.
+
+Discovery is the walk: `netwright/<wing>/_kind.py` names a kind, a file under `netwright/<wing>/<family>/` declares PART, or
+PARTS for a collection; installed distributions add theirs through the entry-point group `netwright.parts`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from netwright.core import moved
+from netwright.core.errors import BadInput, NetwrightError, UnknownName, unknown
+from netwright.core.kind import Kind
+from netwright.core.part import Part
+
+GROUP = "netwright.parts"
+ROOT = Path(__file__).parents[1]
+_broken: dict[str, str] = {}
+
+
+@cache
+def kinds() -> dict[str, Kind]:
+    """Every kind by name, found by walking the wings."""
+    wings = sorted(path.parent.name for path in ROOT.glob("*/_kind.py"))
+    found = [importlib.import_module(f"netwright.{wing}._kind").KIND for wing in wings]
+    return {kind.name: kind for kind in found}
+
+
+def _once() -> dict[str, str]:
+    """Name of a former kind -> the kind its parts belong to now."""
+    return {former: kind.name for kind in kinds().values() for former in kind.once}
+
+
+def contracts(kind: str) -> tuple[str, ...]:
+    """Modules whose CHECKS are the contract of a kind, the common ones first."""
+    if kind not in kinds():
+        raise unknown("kind", kind, kinds())
+    return ("netwright.contract.every", f"netwright.{kinds()[kind].folder}._contract")
+
+
+def declared(module: Any) -> tuple[Part, ...]:
+    """What a module declares: PART, or PARTS."""
+    if hasattr(module, "PARTS"):
+        return tuple(module.PARTS)
+    return (module.PART,) if hasattr(module, "PART") else ()
+
+
+def _house() -> Iterable[Part]:
+    for kind in kinds().values():
+        folder = ROOT / kind.folder
+        for path in sorted(folder.glob("*/*.py")):
+            if path.name.startswith("_"):
+                continue
+            name = f"netwright.{kind.folder}.{path.parent.name}.{path.stem}"
+            try:
+                module = importlib.import_module(name)
+            except Exception as error:  # one file that can't be read takes nothing with it
+                _broken[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+                print(f"netwright: {path.relative_to(ROOT.parent)} is left out: {_broken[name]}", file=sys.stderr)
+                continue
+            parts = declared(module)
+            if not parts:
+                raise NetwrightError(f"{path.relative_to(ROOT.parent)} declares neither PART nor PARTS")
+            yield from parts
+
+
+def _plugins() -> Iterable[Part]:
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.name
+        try:
+            value = entry.load()
+            parts = (value,) if isinstance(value, Part) else declared(value) if inspect.ismodule(value) else tuple(value)
+            for part in parts:
+                if not isinstance(part, Part):
+                    raise BadInput(f"{part!r} is not a Part")
+                object.__setattr__(part, "origin", origin)
+                yield part
+        except Exception as error:  # a plug-in's own code: whatever it raises must not take the house down
+            _broken[f"{entry.name} ({origin})"] = f"{type(error).__name__}: {error}"
+
+
+@cache
+def _index() -> dict[str, Part]:
+    index: dict[str, Part] = {}
+    for part in _house():
+        if part.id in index:
+            raise NetwrightError(f"{part.id} is declared twice: {index[part.id].module} and {part.module}")
+        index[part.id] = part
+    for part in _plugins():
+        if part.id in index:
+            _broken[part.id] = f"{part.origin} declares {part.id}, which {index[part.id].origin} has; the newcomer is left out"
+        else:
+            index[part.id] = part
+    _refuse_cycles(index)
+    return index
+
+
+def _refuse_cycles(index: Mapping[str, Part]) -> None:
+    state: dict[str, int] = {}
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        if state.get(name) == 2:
+            return
+        if state.get(name) == 1:
+            raise NetwrightError(f"parts use each other in a circle: {' -> '.join((*trail, name))}")
+        state[name] = 1
+        for used in index[name].uses:
+            if used not in index:
+                raise unknown("part", used, index, owner=f"{name} (uses=)")
+            visit(used, (*trail, name))
+        state[name] = 2
+
+    for name in index:
+        visit(name, ())
+
+
+def broken() -> dict[str, str]:
+    """Files and plug-ins that could not be loaded: name -> what happened. The rest of the catalogue is unaffected."""
+    _index()
+    return dict(_broken)
+
+
+def parts(kind: str | None = None, search: str = "") -> list[Part]:
+    """All parts, or those of one kind, or those whose id or summary contains the text; sorted by id."""
+    if kind is not None and kind not in kinds() and kind not in _once():
+        raise unknown("kind", kind, kinds())
+    text = search.lower()
+    rows = [p for p in _index().values() if kind in (None, p.kind) or kind in p.slots() and p.kind == _once().get(kind)]
+    return sorted((p for p in rows if text in f"{p.id} {p.summary} {p.paper.slug} {p.paper.title}".lower()), key=lambda p: p.id)
+
+
+def get(name: str, kind: str | None = None) -> Part:
+    """The part with this id ("activation/golu"), or with this name where only one kind has it ("golu").
+
+    Raises UnknownName with near names, or where the short name is ambiguous.
+    """
+    if not isinstance(name, str):
+        raise BadInput(f"a part is asked for by its name, a string; given {name!r}")
+    index, kind = _index(), _once().get(kind or "", kind)
+    former, _, rest = name.partition("/")
+    if rest and former in _once():
+        name = f"{_once()[former]}/{rest}"
+    if name in index and kind in (None, index[name].kind):
+        return index[name]
+    hits = [p for p in index.values() if p.name == name and kind in (None, p.kind)]
+    if len(hits) == 1:
+        return hits[0]
+    if hits:
+        raise UnknownName(f"{name!r} is ambiguous; write {' or '.join(p.id for p in hits)}")
+    raise unknown(kind or "part", name, [p.id for p in index.values() if kind in (None, p.kind)])
+
+
+def parse(spec: str, kind: str | None = None) -> tuple[Part, dict[str, Any]]:
+    """ "id:key=value,key=value" as the part and its options. Values are numbers, true, false, none, or text."""
+    name, _, tail = spec.partition(":")
+    return get(name.strip(), kind), parse_options(tail, spec)
+
+
+def parse_options(tail: str, spec: str = "") -> dict[str, Any]:
+    """ "key=value,key=value" as a dict."""
+    options: dict[str, Any] = {}
+    for item in filter(None, (piece.strip() for piece in tail.split(","))):
+        key, eq, value = item.partition("=")
+        if not eq or not key.strip():
+            raise BadInput(f"{spec or tail!r}: {item!r} is not key=value")
+        options[key.strip()] = _value(value.strip())
+    return options
+
+
+def _value(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def make(spec: str, /, *sizes: int, **options: Any) -> Any:
+    """Build a part: make("golu") is an nn.Module; make("swish:beta=2", channels=8) takes options either way.
+
+    sizes: of a layer or a norm, in order, as in make("kan", 64, 64).
+    """
+    part, given = parse(spec)
+    return part.build(*sizes, **(given | options))
+
+
+def module_getattr(kind: str, package: str, *interfaces: str) -> Callable[[str], Any]:
+    """The `__getattr__` of a wing: what its `_kind.py` and `interfaces` define (netwright.layers.Tags), and classes of parts."""
+
+    def __getattr__(name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        for module in ("_kind", *interfaces):
+            interface = importlib.import_module(f"{package}.{module}")
+            if getattr(getattr(interface, name, None), "__module__", "") == interface.__name__:
+                return getattr(interface, name)
+        classes: dict[str, Part] = {cls_name(part): part for part in parts(kind) if cls_name(part)}
+        if name not in classes:
+            if package.removeprefix("netwright.") in moved.MOVED:
+                return moved.former(package, name, level=3)
+            raise AttributeError(str(unknown(f"{kind} class", name, classes, owner=package)))
+        part: Any = classes[name]
+        return part.module_type() if hasattr(part, "module_type") else part.cls
+
+    return __getattr__
+
+
+def cls_name(part: Any) -> str:
+    """The class name a part is importable under, or ''."""
+    cls = getattr(part, "cls", "")
+    return cls if isinstance(cls, str) else cls.__name__

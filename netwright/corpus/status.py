@@ -1,0 +1,91 @@
+"""How far a part has come, computed from what was measured and never typed.
+
+draft     declared
+checked   evidence/checks.json holds a passing entry for the part's present fingerprint and its present judges
+studied   checked, and evidence/studies/ holds a fresh record of every claim judged by training
+retired   said so by the part itself, with a reason
+
+A study record is {"schema": 1, "part": id, "claim": name, "fingerprints": {part id: fingerprint, ...}, ...}; it is
+fresh while every fingerprint in it is the present one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from netwright.core import catalogue
+from netwright.core.errors import NetwrightError
+from netwright.core.fingerprint import fingerprint, judged
+from netwright.core.part import Part
+
+PACKAGE = Path(__file__).parent
+
+
+def evidence() -> Path | None:
+    """The folder of measurements: inside an installed package, or beside the package in a checkout."""
+    for folder in (PACKAGE / "_evidence", PACKAGE.parent / "evidence"):
+        if folder.is_dir():
+            return folder
+    return None
+
+
+def status(part: Part) -> str:
+    """How far the part has come: draft, checked, studied or retired."""
+    if part.retired:
+        return "retired"
+    folder = evidence()
+    if folder is None or not _checked(part, folder):
+        return "draft"
+    return "studied" if _studied(part, folder) else "checked"
+
+
+def _present(name: str) -> str:
+    """The present fingerprint of a part, or "" where it has none."""
+    try:
+        return fingerprint(catalogue.get(name))
+    except NetwrightError:
+        return ""
+
+
+def _checked(part: Part, folder: Path) -> bool:
+    entry = _checks(folder).get(part.id)
+    return entry is not None and entry["passed"] is True and _current(part, entry)
+
+
+def _current(part: Part, entry: Mapping[str, Any]) -> bool:
+    try:
+        return entry["fingerprint"] == fingerprint(part) and entry.get("judged") == judged(part)
+    except NetwrightError:
+        return False
+
+
+def _studied(part: Part, folder: Path) -> bool:
+    asked = {claim.name for claim in part.claims if claim.protocol is not None}
+    answered = {
+        record["claim"]
+        for record in _studies(folder)
+        if record["part"] == part.id and all(value == _present(name) for name, value in record["fingerprints"].items())
+    }
+    return bool(asked) and asked <= answered
+
+
+@cache
+def _checks(folder: Path) -> Mapping[str, Any]:
+    path = folder / "checks.json"
+    return json.loads(path.read_text(encoding="utf-8"))["parts"] if path.is_file() else {}
+
+
+@cache
+def _studies(folder: Path) -> tuple[Mapping[str, Any], ...]:
+    return tuple(_records(folder))
+
+
+def _records(folder: Path) -> Iterator[Mapping[str, Any]]:
+    for path in sorted((folder / "studies").glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if {"part", "claim", "fingerprints"} <= set(record):
+            yield record

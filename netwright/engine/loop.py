@@ -1,0 +1,263 @@
+"""The loop: one copy of one net, one seed, one rate. Readable in one sitting.
+
+A rule yields losses; each is taken as it comes: backward, step that unit, free its gradients, next. The unit that
+several losses share comes last and steps last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from netwright.core.errors import BadInput, unknown
+from netwright.engine.rule import Phase, Rule
+from netwright.engine.task import Data, Problem, Task
+from netwright.tensor.streams import generator, permutation
+from netwright.waiting.optimizers import OPTIMIZERS, SCHEDULES
+
+PRECISIONS = ("fp32", "bf16", "amp", "fp64")
+CHUNK = 1024  # rows a prediction takes at once
+
+
+@final
+@dataclass(frozen=True)
+class Setting:
+    """All that one training needs beside the rule and the data. The seed feeds the streams "order", "draw", "augment"."""
+
+    seed: int
+    lr: float
+    steps: int
+    batch: int
+    evals: tuple[int, ...]
+    optimizer: str = "adam"
+    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    clip: float | None = None
+    precision: str = "fp32"
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        for what, name, known in (("optimizer", self.optimizer, OPTIMIZERS), ("schedule", self.schedule, SCHEDULES)):
+            if name not in known:
+                raise unknown(what, name, known)
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
+
+    @staticmethod
+    def of(task: Task, seed: int, point: Mapping[str, Any], precision: str = "fp32") -> Setting:
+        """The task's setting at one trial point ({"lr": ..., "weight_decay": ...})."""
+        decay = point.get("weight_decay", task.weight_decay)
+        return Setting(
+            seed=seed, lr=float(point["lr"]), steps=task.steps, batch=task.batch, evals=tuple(task.evals),
+            optimizer=task.optimizer, optimizer_options=dict(task.optimizer_options), schedule=task.schedule,
+            weight_decay=float(decay[0] if isinstance(decay, tuple) else decay), clip=task.clip, precision=precision,
+            augment=task.augment,
+        )  # fmt: skip
+
+
+@dataclass
+class Outcome:
+    """What a training leaves: the curve, the best evaluation and the state it had there; or where it went wrong."""
+
+    curve: list[tuple[int, float, float]] = field(default_factory=list)  # (step, mean train loss, validation score)
+    best_step: int | None = None
+    best_val: float | None = None
+    best_state: dict[str, Tensor] | None = None
+    bad_step: int | None = None
+    bad_module: str = ""
+
+    def note(self, step: int, loss: float, score: float, problem: Problem) -> bool:
+        """Add a point to the curve; True where it is the best so far (ties: the earlier stays)."""
+        self.curve.append((step, loss, score))
+        if math.isfinite(score) and (self.best_val is None or problem.better(score, self.best_val)):
+            self.best_step, self.best_val = step, score
+            return True
+        return False
+
+
+def spared(module: nn.Module) -> set[int]:
+    """ids of parameters that weight decay leaves alone: vectors and scalars (biases, norms), and what a part spares."""
+    out = {id(p) for p in module.parameters() if p.dim() < 2}
+    for sub in module.modules():
+        spares = [getattr(sub, name) for name in getattr(sub, "no_decay", ())]
+        out |= {id(p) for p in spares if p is not None}  # a part may do without one by its options
+    return out
+
+
+def make_optimizer(groups: Sequence[Mapping[str, Any]], setting: Setting, lr: float) -> torch.optim.Optimizer:
+    """One optimizer over parameter groups, fused where torch has a kernel for it."""
+    cls, has_fused = OPTIMIZERS[setting.optimizer]
+    tensors = [p for g in groups for p in g["params"]]
+    fused = has_fused and all(p.is_floating_point() and p.dtype != torch.float16 for p in tensors)
+    speed: dict[str, Any] = {"fused": True} if fused else {"foreach": False}
+    return cls([dict(g) for g in groups], lr=lr, **setting.optimizer_options, **speed)  # type: ignore[call-arg]
+
+
+def orders(n: int, batch: int, steps: int, seeds: Sequence[int]) -> Iterator[Tensor]:
+    """`steps` index batches (seeds, batch), a fresh permutation an epoch; a row depends on n, batch and its seed alone."""
+    batch = min(batch, n)
+    per_epoch = n // batch
+    for step in range(steps):
+        epoch, i = divmod(step, per_epoch)
+        if i == 0:
+            shuffled = torch.stack([permutation(n, seed, "order", str(epoch)) for seed in seeds])
+        yield shuffled[:, i * batch : (i + 1) * batch]
+
+
+def autocast(setting: Setting, device: torch.device) -> Any:
+    """The context forward passes run in."""
+    return torch.autocast(device.type, torch.bfloat16) if setting.precision == "amp" else nullcontext()
+
+
+def cast(rule: Rule, x: Tensor, setting: Setting) -> tuple[Rule, Tensor]:
+    """Rule and inputs in the setting's own dtype."""
+    dtype = {"bf16": torch.bfloat16, "fp64": torch.float64}.get(setting.precision)
+    if dtype is None:
+        return rule, x
+    return rule.to(dtype), x.to(dtype) if x.is_floating_point() else x
+
+
+@torch.no_grad()
+def predict(rule: Rule, x: Tensor, setting: Setting | None = None) -> Tensor:
+    """Predictions for all rows of x, in chunks, in evaluation mode; the mode is put back."""
+    mode = rule.training
+    rule.eval()
+    with autocast(setting, x.device) if setting else nullcontext():
+        out = torch.cat([rule(x[i : i + CHUNK]).float() for i in range(0, len(x), CHUNK)])
+    rule.train(mode)
+    return out
+
+
+class Loop:
+    """One rule with one optimizer a unit."""
+
+    def __init__(self, rule: Rule, setting: Setting) -> None:
+        self.rule, self.setting = rule, setting
+        off = spared(rule)
+        self.units = [list(unit) for unit in rule.units()]
+        self.optimizers = []
+        for unit in self.units:
+            split = [[p for p in unit if id(p) not in off], [p for p in unit if id(p) in off]]
+            groups = [{"params": ps, "weight_decay": wd} for ps, wd in zip(split, (setting.weight_decay, 0.0), strict=True) if ps]
+            self.optimizers.append(make_optimizer(groups, setting, setting.lr) if groups else None)
+
+    def step(self, x: Tensor, y: Tensor, draws: tuple[Tensor, ...] = (), rate: float | None = None) -> Tensor:
+        """One step on one batch; returns the sum of the losses, detached. Stops at a loss that isn't finite."""
+        self.rule.train()
+        total = torch.zeros((), device=x.device)
+        last = len(self.units) - 1
+        with autocast(self.setting, x.device):
+            for i, loss in enumerate(self.rule.losses(x, y, *draws)):
+                total = total + loss.detach()
+                if not bool(torch.isfinite(loss)):  # no update: what is wrong can still be found
+                    return total
+                loss.backward()
+                if i < last:
+                    self._update(i, rate)
+        self._update(last, rate)
+        self.rule.after_step()
+        return total
+
+    def _update(self, i: int, rate: float | None) -> None:
+        optimizer = self.optimizers[i]
+        if optimizer is None:
+            return
+        if self.setting.clip is not None:
+            nn.utils.clip_grad_norm_(self.units[i], self.setting.clip)
+        if rate is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def phase_starts(phases: Sequence[Phase], steps: int) -> dict[int, Phase]:
+    """The step (from 0) each phase begins at."""
+    starts, done = {}, 0.0
+    for phase in phases:
+        starts[round(done * steps)] = phase
+        done += phase.share
+    if abs(done - 1) > 1e-6:
+        raise BadInput(f"the shares of phases {[p.name for p in phases]} sum to {done}; they have to sum to 1")
+    return starts
+
+
+def train(
+    rule: Rule, data: Data, setting: Setting, closed_form: bool = False, on_eval: Callable[[int], None] | None = None
+) -> Outcome:
+    """Train one copy and keep its best state on the fixed evaluation grid.
+
+    A loss that isn't finite ends the run: `bad_step` (counted from 1) and `bad_module` say where.
+    on_eval(step) is told after each evaluation.
+    """
+    rule, pool = cast(rule, data.x, setting)
+    x_val, y_val = pool[data.val], data.y[data.val]
+    out = Outcome()
+    draws_from, augment_from = generator(setting.seed, "draw"), generator(setting.seed, "augment")
+    batches = orders(len(data.train), setting.batch, setting.steps, [setting.seed])
+
+    def evaluate(step: int, loss: float) -> None:
+        score = float(rule.problem.metric(predict(rule, x_val, setting), y_val))
+        if out.note(step, loss, score, rule.problem):
+            out.best_state = {k: v.detach().clone() for k, v in rule.state_dict().items()}
+        if on_eval is not None:
+            on_eval(step)
+
+    if closed_form:
+        rule.fit((pool[rows], data.y[rows]) for rows in data.train.split(setting.batch))
+        evaluate(setting.steps, math.nan)
+        return out
+    loop = Loop(rule, setting)
+    starts = phase_starts(rule.phases(), setting.steps)
+    factor = SCHEDULES[setting.schedule]
+    since, evals = [], set(setting.evals)
+    for step, positions in enumerate(batches):
+        if step in starts:
+            rule.enter(starts[step])
+        rows = data.train[positions[0].to(data.train.device)]
+        x, y = pool[rows], data.y[rows]
+        if setting.augment is not None:
+            x = setting.augment(x, augment_from)
+        draws = rule.draw(x, y, draws_from)
+        loss = loop.step(x, y, draws, setting.lr * factor(step, setting.steps))
+        since.append(float(loss))
+        if not math.isfinite(since[-1]):
+            out.bad_step, out.bad_module = step + 1, first_bad_module(rule, x, y, draws)
+            break
+        if step + 1 in evals:
+            evaluate(step + 1, sum(since) / len(since))
+            since = []
+    return out
+
+
+def first_bad_module(rule: Rule, x: Tensor, y: Tensor, draws: tuple[Tensor, ...] = ()) -> str:
+    """The path of the first module whose parameters aren't finite, else whose output isn't in this step; '' if none."""
+    found: list[str] = []
+
+    def hook(path: str) -> Callable[..., None]:
+        def look(module: nn.Module, args: Any, output: Any) -> None:
+            if not found and isinstance(output, Tensor) and not bool(torch.isfinite(output).all()):
+                found.append(path)
+
+        return look
+
+    leaves = [(path, m) for path, m in rule.named_modules() if path and not any(True for _ in m.children())]
+    for path, module in leaves:
+        if any(not bool(torch.isfinite(p).all()) for p in module.parameters()):
+            return path
+    handles = [m.register_forward_hook(hook(path)) for path, m in leaves]
+    try:
+        for _ in rule.losses(x, y, *draws):
+            if found:
+                break
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else ""

@@ -1,0 +1,194 @@
+"""What can be trained: a Problem (what is learnt and how it is scored), Data, and a Task ready to run; metrics and encodings.
+
+Encodings work under torch.func.vmap and torch.compile. Shape suffixes: B batch, N rows of a split, L positions, K classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from netwright.core.errors import require
+from netwright.tensor.streams import permutation
+from netwright.waiting.losses import cross_entropy
+
+#: Families share one learning-rate range of the task.
+FAMILIES = ("backprop", "local", "feedback")
+
+
+@final
+@dataclass(frozen=True)
+class Problem:
+    """What is to be learnt and how it is scored.
+
+    loss(out, y) -> scalar, the mean over the batch. metric(out, y) -> float over a whole split.
+    input, output: shapes of one example, without the batch dimension. classes: their number, or None.
+    worst: the score of a failed run. delta: the smallest difference in the metric that matters.
+    gives: what rules may ask for, e.g. {"labels", "vector"}.
+    encode(y) -> float targets of the output's shape (one-hot for labels), for rules that compare with a target.
+    """
+
+    loss: Callable[[Tensor, Tensor], Tensor]
+    metric: Callable[[Tensor, Tensor], float]
+    metric_name: str
+    higher_is_better: bool
+    worst: float
+    delta: float
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+    classes: int | None = None
+    gives: frozenset[str] = frozenset()
+    encode: Callable[[Tensor], Tensor] | None = None
+
+    @staticmethod
+    def classification(shape: tuple[int, ...], classes: int, delta: float = 0.01) -> Problem:
+        """Cross-entropy and accuracy on vectors (D,) or images (C, H, W). A failed run scores 0: it predicts nothing."""
+        return Problem(
+            cross_entropy, accuracy, "accuracy", higher_is_better=True, worst=0.0, delta=delta, input=shape,
+            output=(classes,), classes=classes, gives=frozenset({"labels", "vector" if len(shape) == 1 else "image"}),
+            encode=partial(one_hot, classes=classes),
+        )  # fmt: skip
+
+    def better(self, a: float, b: float) -> bool:
+        """Whether score a is strictly better than score b; NaN is never better."""
+        return a > b if self.higher_is_better else a < b
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A pool of examples in memory and the three disjoint sets of indices into it. y may equal x's targets (N, ...).
+
+    also: what else the data consist of, as the features and edges of a graph whose nodes are the examples.
+    """
+
+    x: Tensor
+    y: Tensor
+    train: Tensor
+    val: Tensor
+    test: Tensor
+    also: tuple[Tensor, ...] = ()
+
+    def split(self, name: str) -> tuple[Tensor, Tensor]:
+        """(x, y) of one split, in the split's order."""
+        index = getattr(self, name)
+        return self.x[index], self.y[index]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A task at one size, ready to run.
+
+    data(seed) -> Data. net(fill, widths) -> the host, built on the current default device; `fill` maps slot names to
+    factories (channels, channel_dim) -> module. widths: the host's knobs for matching. lr: rule family -> (lowest,
+    highest, published rate). evals: steps after which validation is scored; the last is `steps`.
+    foreign: the host is a user's model: it is built inside fork_rng and arms are made by swap.
+    """
+
+    id: str
+    name: str
+    version: str
+    size: str
+    problem: Problem
+    data: Callable[[int], Data]
+    net: Callable[..., nn.Module]
+    widths: tuple[int, ...]
+    steps: int
+    batch: int
+    lr: Mapping[str, tuple[float, float, float]]
+    evals: tuple[int, ...]
+    slots: Mapping[str, str]
+    control: str = ""
+    optimizer: str = "adam"
+    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
+    schedule: str = "constant"
+    weight_decay: tuple[float, float] | float = 0.0  # a pair makes it a tuning dimension (log)
+    clip: float | None = None
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    summary: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    foreign: bool = False
+    per_seed_data: bool = False
+    swap_slot: Any = None
+    source_hash: str = ""
+    host: str = "mlp"
+
+    def data_hash(self) -> str:
+        """Hash of the pool of seed 0, taken once: it belongs to the job key, so that other data is another study.
+
+        Examples are hashed as rows, so that one pool has one hash whether a host reads vectors or images.
+        """
+        if "_hash" not in self.__dict__:
+            data = self.data(0)
+            object.__setattr__(self, "_hash", tensor_hash(data.x.reshape(len(data.x), -1), data.y, *data.also))
+        return self.__dict__["_hash"]
+
+
+def tensor_hash(*tensors: Tensor) -> str:
+    """SHA-256 of dtype, shape and values, shortened to 16 hex digits.
+
+    A view whose elements overlap (the windows of a text) is hashed by its strides and the memory it covers.
+    """
+    h = hashlib.sha256()
+    for t in tensors:
+        t = t.detach()
+        h.update(f"{t.dtype}{tuple(t.shape)}".encode())
+        if not t.numel():
+            continue
+        covered = 1 + sum((n - 1) * step for n, step in zip(t.shape, t.stride(), strict=True))
+        if covered < t.numel():
+            h.update(f"strides {t.stride()}".encode())
+            t = t.as_strided((covered,), (1,))
+        h.update(t.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return h.hexdigest()[:16]
+
+
+def three_splits(n: int, seed: int, val: int, test: int, train: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices (train, val, test) into a pool of n, from one permutation by the seed; train=None takes what is left."""
+    order = permutation(n, seed, "split")
+    last = n if train is None else val + test + train
+    require(0 < val + test < last <= n, f"{val} + {test} + {train or 0} examples asked of a pool of {n}")
+    return order[val + test : last], order[:val], order[val : val + test]
+
+
+def eval_grid(steps: int, points: int = 10) -> tuple[int, ...]:
+    """`points` evenly spaced steps ending at `steps`."""
+    return tuple(sorted({max(1, round(steps * (i + 1) / points)) for i in range(points)}))
+
+
+# Metrics and encodings ------------------------------------------------------------------------------------------------
+
+
+def accuracy(out: Tensor, y: Tensor) -> float:
+    """Share of rows of out (N, K) whose largest logit is at the label y (N,); rows with a NaN count as wrong."""
+    right = (out.argmax(-1) == y) & ~out.isnan().any(-1)
+    return right.double().mean().item()
+
+
+def mse(out: Tensor, y: Tensor) -> float:
+    """`mean_squared_error` of a whole split, summed in double precision."""
+    return (out.double() - y.double()).square().mean().item()
+
+
+def nats(out: Tensor, y: Tensor) -> float:
+    """Mean cross-entropy of a whole split, averaged in double precision: out (N, L, K), y (N, L)."""
+    each = F.cross_entropy(out.flatten(0, -2).float(), y.flatten(), reduction="none")
+    return each.double().mean().item()
+
+
+def one_hot(y: Tensor, classes: int) -> Tensor:
+    """Labels (...) as float rows (..., classes). F.one_hot reads the largest label, which vmap forbids."""
+    return (y[..., None] == torch.arange(classes, device=y.device)).float()
+
+
+def same(y: Tensor) -> Tensor:
+    """The encoding of real-valued targets: themselves."""
+    return y

@@ -1,0 +1,104 @@
+"""What references, claims and checks of rules are written for: a small net, a batch, and what a step's gradients are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from netwright.core import catalogue
+from netwright.engine.blocks import Blocks
+from netwright.engine.build import norm_named
+from netwright.engine.graph import Graph
+from netwright.engine.rule import Rule
+from netwright.engine.task import Problem
+from netwright.tensor.streams import generator, initialise
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Toy:
+    """What references and claims are written for: dense ReLU blocks, a linear readout, cross-entropy, a float64 batch.
+
+    Block k is Sequential(Linear, ReLU) with parameters net.blocks.k.0.weight and .bias; the readout's are net.readout.*
+    nodes: above 0, a Gcn instead, over a ring of so many nodes with a chord: block k's parameters are
+    net.blocks.k.linear.weight and net.blocks.k.bias, and x are numbers of nodes.
+    """
+
+    widths: tuple[int, ...] = (6, 5)
+    inputs: int = 7
+    classes: int = 3
+    rows: int = 8
+    seed: int = 0
+    nodes: int = 0
+
+    @property
+    def graph(self) -> Graph:
+        """The ring, its chord from node 0 to its opposite, and its features (nodes, inputs)."""
+        ring = torch.arange(self.nodes)
+        edges = torch.cat([torch.stack([ring, ring.roll(-1)]), torch.tensor([[0], [self.nodes // 2]])], 1)
+        x = torch.randn(self.nodes, self.inputs, generator=generator(self.seed, "probe", "graph"), dtype=torch.float64)
+        return Graph(x, edges)
+
+    @property
+    def problem(self) -> Problem:
+        return Problem(
+            loss=F.cross_entropy, metric=lambda out, y: float((out.argmax(-1) == y).double().mean()),
+            metric_name="accuracy", higher_is_better=True, worst=0.0, delta=0.01,
+            input=() if self.nodes else (self.inputs,), output=(self.classes,), classes=self.classes,
+            gives=frozenset({"labels", "graph" if self.nodes else "vector"}),
+            encode=lambda y: (y[..., None] == torch.arange(self.classes)).double(),
+        )  # fmt: skip
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """x (rows, inputs), or different nodes (rows,), and labels y (rows,)."""
+        g = generator(self.seed, "probe")
+        if self.nodes:
+            x = torch.randperm(self.nodes, generator=g)[: self.rows]
+        else:
+            x = torch.randn(self.rows, self.inputs, generator=g, dtype=torch.float64)
+        return x, torch.arange(len(x)) % self.classes
+
+    def bind(self, build: Callable[..., Rule], **options: Any) -> Rule:
+        """build(net, problem, **options) with every parameter and buffer drawn by the seed, in float64."""
+        sizes, graph = (self.inputs, *self.widths), self.graph if self.nodes else None
+        with torch.device("meta"):
+            net: Any
+            if graph is not None:
+                fill = {"activation": lambda channels, dim: nn.ReLU(), "norm": norm_named("none")}
+                part: Any = catalogue.get("net/gcn")
+                net = part.build(self.problem, self.widths, fill, graph=graph)
+            else:
+                blocks = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in zip(sizes, sizes[1:], strict=False)]
+                net = Blocks(blocks, nn.Linear(sizes[-1], self.classes), [(width,) for width in self.widths])
+            bound = build(net, self.problem, **options)
+        bound.to_empty(device="cpu")
+        initialise(bound, self.seed)
+        return bound.double()
+
+
+def gradients(rule: Rule, x: Tensor, y: Tensor, *draws: Tensor) -> dict[str, Tensor]:
+    """The rule's update of one step, as gradients by parameter name: all losses summed, then one backward.
+
+    Parameters the losses don't reach have zeros.
+    """
+    named = {name: p for name, p in rule.named_parameters() if p.requires_grad}
+    total = torch.stack(list(rule.losses(x, y, *draws))).sum()
+    grads = torch.autograd.grad(total, list(named.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(named, grads, strict=True))
+
+
+def linear_gradients(path: str, delta_BN: Tensor, x_BM: Tensor) -> dict[str, Tensor]:
+    """Gradients of weight (N, M) and bias (N,) of the Linear at `path`, for input x and error delta at its output."""
+    return {f"{path}.weight": delta_BN.T @ x_BM, f"{path}.bias": delta_BN.sum(0)}
+
+
+def softmax_error(out_BK: Tensor, y_B: Tensor) -> Tensor:
+    """Gradient of the mean cross-entropy at the logits: (softmax(out) - one-hot(y)) / B."""
+    error = torch.softmax(out_BK, -1)
+    error[torch.arange(len(y_B)), y_B] -= 1
+    return error / len(y_B)

@@ -1,0 +1,105 @@
+"""Module paths of 0.1 work for one release, say where things are now, and are the same objects."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from netwright.core.moved import MOVED
+
+ROOT = Path(__file__).parents[1]
+#: Old path -> names that 0.1 documented there, and where each is defined now.
+NAMES = {
+    "activations": {"Tags": "activations._kind"},
+    "alignment": {"convert": "waiting.alignment"},
+    "card": {"card": "show.card"},
+    "catalogue": {"fingerprint": "core.fingerprint", "get": "core.catalogue"},
+    "checkpoint": {"load": "tensor.saving", "save": "tensor.saving"},
+    "edges": {"prune": "waiting.edges", "regularisation": "waiting.edges"},
+    "fused": {"compiler": "tensor.fused"},
+    "graphs": {"Gcn": "nets.graph.gcn", "Graph": "engine.graph", "Glorot": "tensor.modules", "read_graph": "tasks.graph._shared"},
+    "kinds.activation": {"activation": "activations._kind"},
+    "kinds.layer": {"Layer": "layers._kind", "drawn": "tensor.modules", "fuse": "tensor.fused", "layer": "layers._kind"},
+    "kinds.norm": {"Norm": "layers._kind", "norm": "layers._kind", "drawn": "tensor.modules"},
+    "kinds.rule": {
+        "Rule": "engine.rule",
+        "Toy": "rules._toy",
+        "rule": "rules._kind",
+        "Blocks": "engine.blocks",
+        "Phase": "engine.rule",
+    },
+    "kinds.task": {"Problem": "engine.task", "task_part": "tasks._kind", "require": "core.errors", "Data": "engine.task"},
+    "losses": {"accuracy": "engine.task", "cross_entropy": "waiting.losses"},
+    "nets": {
+        "Blocks": "engine.blocks",
+        "ConvNet": "nets.convolution.convnet",
+        "Mlp": "nets.dense.mlp",
+        "norm_named": "engine.build",
+    },
+    "part": {"BadInput": "core.errors", "Claim": "core.part", "Option": "core.part", "Paper": "core.part"},
+    "study.records": {"StudyResult": "bench.records"},
+    "study.run": {"Means": "bench.study", "Study": "bench.study", "compare": "compare"},
+    "study.spec": {"ENGINE_VERSION": "core.fingerprint", "open_task": "bench.request"},
+    "testing": {"Check": "core.contract", "expect": "core.contract", "run": "contract"},
+    "train": {"OPTIMIZERS": "waiting.optimizers", "train": "engine.loop"},
+    "usertask": {"task": "bench.own.task"},
+}
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_every_former_module_is_importable_and_its_places_exist(old: str) -> None:
+    importlib.import_module(f"netwright.{old}")
+    for place in MOVED[old].split():
+        importlib.import_module(f"netwright.{place}")
+
+
+@pytest.mark.parametrize(("old", "name", "place"), [(o, n, p) for o, names in NAMES.items() for n, p in names.items()])
+def test_a_former_name_is_the_same_object(old: str, name: str, place: str) -> None:
+    module = importlib.import_module(f"netwright.{old}")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = getattr(module, name)
+    assert found is getattr(importlib.import_module(f"netwright.{place}"), name)
+    warned = [str(w.message) for w in said if w.category is DeprecationWarning]
+    assert old == "activations" or place.startswith("waiting.") or any(f"netwright.{place} now" in text for text in warned), (
+        warned
+    )
+
+
+def test_a_name_that_never_was_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="taken apart.*no_such_name"):
+        importlib.import_module("netwright.part").no_such_name  # noqa: B018
+    with pytest.raises(ImportError):
+        importlib.import_module("netwright.no_such_module")
+    assert not hasattr(importlib.import_module("netwright.study"), "no_such_name")
+
+
+def test_pickles_of_norms_find_their_classes() -> None:
+    """0.1 kept classes of norms at netwright.norms; files that name them there still open."""
+    import netwright
+
+    part = netwright.list("norm")[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cls = getattr(importlib.import_module("netwright.norms"), part.cls.__name__)
+        old = pickle.loads(b"cnetwright.norms\n" + part.cls.__name__.encode() + b"\n.")
+    assert cls is old is part.cls
+
+
+def test_a_verb_stays_a_verb() -> None:
+    script = (
+        "import netwright\n"
+        "from netwright.compare import leader_of\n"
+        "import netwright.show.card, netwright.surgery.swap, netwright.compare\n"
+        "verbs = [getattr(netwright, name) for name in netwright.__all__ if name != '__version__']\n"
+        "assert all(callable(verb) for verb in verbs), verbs\n"
+        "assert callable(netwright.compare) and netwright.compare.__name__ == 'compare'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
