@@ -39,4 +39,5 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 def pytest_sessionfinish() -> None:
     if COSTS and _spent:
+        _spent["(starting, collecting)"] = [0.0, _cpu() - sum(map(sum, _spent.values()))]
         (Path(COSTS) / f"{os.getpid()}.json").write_text(json.dumps(_spent), encoding="utf-8")

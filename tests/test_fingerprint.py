@@ -343,3 +343,21 @@ def test_a_part_without_a_name_at_the_top_of_its_file_is_refused(tmp_path: Path)
 def test_the_hash_of_a_file_of_a_user(change: Callable[[str], str], same: bool) -> None:
     source = '"""Mine."""\nfrom a import f\nRATE = 0.5  # why\ndef data(seed):\n    return f(seed) * RATE\n'
     assert (source_hash(change(source)) == source_hash(source)) is same
+
+
+@pytest.mark.every_part
+def test_parts_that_are_asked_for_are_named_in_uses() -> None:
+    """Whatever the code a part reaches asks the catalogue for is among its uses, or named by an option marked so."""
+    for part in PARTS:
+        named = {*part.uses, *(f"{o.names}/" for o in part.options if o.names)}
+        for key in house().reached(prints._computes(part, house())):
+            file = house().file(key.module)
+            for statement in file.statements.get(key.name, ()) if file else ():
+                for call in (
+                    n for n in ast.walk(statement) if isinstance(n, ast.Call) and ast.unparse(n.func) == "catalogue.get"
+                ):
+                    asked = call.args[0]
+                    if isinstance(asked, ast.Constant):
+                        assert asked.value in named, (part.id, asked.value)
+                    else:
+                        assert named, (part.id, ast.unparse(call))

@@ -1,4 +1,4 @@
-"""Writes netwright/papers.toml: what a paper is, from the corpus table; where it stands, from confirmed links.
+"""Writes netwright/corpus/papers.toml: what a paper is, from the corpus table; where it stands, from confirmed links.
 
     python tools/make_papers.py papers.tsv [--links links.txt]
 
@@ -17,7 +17,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-TOML = Path(__file__).resolve().parent.parent / "netwright" / "papers.toml"
+TOML = Path(__file__).resolve().parent.parent / "netwright" / "corpus" / "papers.toml"
 HEADER = """\
 # Every paper of the corpus. Written by tools/make_papers.py; what serves a paper is derived, never written here.
 # arxiv and code stand only where they were looked up; code is the authors' own repository on GitHub.

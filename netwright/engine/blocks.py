@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright.core.errors import BadInput, unknown
+from netwright.tensor.tap import evaluating
 
 Factory = Callable[..., nn.Module]
 
@@ -89,18 +90,12 @@ def _blocks_of(
         if not readout:
             raise BadInput("blocks= needs readout=, the module or modules that turn the last block's output into the prediction")
         parts = [*map(run, blocks), run(readout)]
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            h, shapes = example, []
-            for part in parts[:-1]:
-                h = part(h)
-                shapes.append(tuple(h.shape[1:]))
-            got, wanted = parts[-1](h), model(example)
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(model), torch.no_grad():
+        h, shapes = example, []
+        for part in parts[:-1]:
+            h = part(h)
+            shapes.append(tuple(h.shape[1:]))
+        got, wanted = parts[-1](h), model(example)
     if got.shape != wanted.shape or not torch.equal(got, wanted):
         raise BadInput(
             f"the blocks, run in this order, don't compute what {type(model).__name__} computes on the example; name every"

@@ -19,6 +19,7 @@ from netwright.core.errors import BadInput, unknown
 from netwright.engine.rule import Phase, Rule
 from netwright.engine.task import Data, Problem, Task
 from netwright.tensor.streams import generator, permutation
+from netwright.tensor.tap import evaluating, tapped
 from netwright.waiting.optimizers import OPTIMIZERS, SCHEDULES
 
 PRECISIONS = ("fp32", "bf16", "amp", "fp64")
@@ -126,13 +127,9 @@ def cast(rule: Rule, x: Tensor, setting: Setting) -> tuple[Rule, Tensor]:
 
 @torch.no_grad()
 def predict(rule: Rule, x: Tensor, setting: Setting | None = None) -> Tensor:
-    """Predictions for all rows of x, in chunks, in evaluation mode; the mode is put back."""
-    mode = rule.training
-    rule.eval()
-    with autocast(setting, x.device) if setting else nullcontext():
-        out = torch.cat([rule(x[i : i + CHUNK]).float() for i in range(0, len(x), CHUNK)])
-    rule.train(mode)
-    return out
+    """Predictions for all rows of x, in chunks, in evaluation mode; every module gets its own mode back."""
+    with evaluating(rule), autocast(setting, x.device) if setting else nullcontext():
+        return torch.cat([rule(x[i : i + CHUNK]).float() for i in range(0, len(x), CHUNK)])
 
 
 class Loop:
@@ -239,25 +236,18 @@ def train(
 
 def first_bad_module(rule: Rule, x: Tensor, y: Tensor, draws: tuple[Tensor, ...] = ()) -> str:
     """The path of the first module whose parameters aren't finite, else whose output isn't in this step; '' if none."""
-    found: list[str] = []
-
-    def hook(path: str) -> Callable[..., None]:
-        def look(module: nn.Module, args: Any, output: Any) -> None:
-            if not found and isinstance(output, Tensor) and not bool(torch.isfinite(output).all()):
-                found.append(path)
-
-        return look
-
-    leaves = [(path, m) for path, m in rule.named_modules() if path and not any(True for _ in m.children())]
-    for path, module in leaves:
+    leaves = {path: m for path, m in rule.named_modules() if path and not any(True for _ in m.children())}
+    for path, module in leaves.items():
         if any(not bool(torch.isfinite(p).all()) for p in module.parameters()):
             return path
-    handles = [m.register_forward_hook(hook(path)) for path, m in leaves]
-    try:
+    found: list[str] = []
+
+    def look(path: str, module: nn.Module, args: Any, output: Any) -> None:
+        if not found and isinstance(output, Tensor) and not bool(torch.isfinite(output).all()):
+            found.append(path)
+
+    with tapped(leaves, look):
         for _ in rule.losses(x, y, *draws):
             if found:
                 break
-    finally:
-        for handle in handles:
-            handle.remove()
     return found[0] if found else ""

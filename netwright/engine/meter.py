@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from netwright.engine.rule import Rule
 from netwright.engine.task import Task
 from netwright.tensor.streams import generator
+from netwright.tensor.tap import tapped
 
 
 def meta_batch(task: Task, rule: Rule) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
@@ -54,22 +55,17 @@ def _backward(rule: Rule, x: Tensor, y: Tensor, draws: tuple[Tensor, ...]) -> No
 def _count(rule: Rule, work: Callable[[], Any], passes: float) -> float:
     elementwise = 0.0
 
-    def hook(module: Any, args: Any, output: Any) -> None:
+    def look(path: str, module: Any, args: Any, output: Any) -> None:
         nonlocal elementwise
         if isinstance(output, Tensor):
             elementwise += module.part.operations(module, args[0], output)
 
-    parts = [m for m in rule.modules() if hasattr(getattr(m, "part", None), "operations")]
-    handles = [m.register_forward_hook(hook) for m in parts]
-    try:
-        counter = FlopCounterMode(display=False)
-        # Its count by module hooks into autograd, which a vector-Jacobian product inside the work doesn't survive.
-        counter.mod_tracker = _Whole()  # type: ignore[assignment]
-        with counter:
-            work()
-    finally:
-        for handle in handles:
-            handle.remove()
+    parts = {path: m for path, m in rule.named_modules() if hasattr(getattr(m, "part", None), "operations")}
+    counter = FlopCounterMode(display=False)
+    # Its count by module hooks into autograd, which a vector-Jacobian product inside the work doesn't survive.
+    counter.mod_tracker = _Whole()  # type: ignore[assignment]
+    with tapped(parts, look), counter:
+        work()
     return float(counter.get_total_flops()) + passes * elementwise
 
 

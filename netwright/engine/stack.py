@@ -24,6 +24,7 @@ from netwright.engine.loop import Outcome, Setting, cast, first_bad_module, make
 from netwright.engine.rule import Rule
 from netwright.engine.task import Data
 from netwright.tensor.streams import generator
+from netwright.tensor.tap import evaluating
 from netwright.waiting.optimizers import SCHEDULES
 
 EVAL_CHUNK = 8192  # rows times copies that a stacked prediction takes at once
@@ -220,12 +221,10 @@ class Stack:
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
         """Predictions of every copy in evaluation mode: x (K, N, ...), out (K, N, ...)."""
-        self.rule.eval()
         rows = max(1, EVAL_CHUNK // self.k)
         call = vmap(lambda state, part: functional_call(self.rule, state, (part,)))
-        pieces = [call(self.state(), part).float() for part in x.split(rows, 1)]
-        self.rule.train()
-        return torch.cat(pieces, 1)
+        with evaluating(self.rule):
+            return torch.cat([call(self.state(), part).float() for part in x.split(rows, 1)], 1)
 
 
 def _own_code(method: Any) -> Callable[..., Any]:

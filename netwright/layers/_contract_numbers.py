@@ -16,6 +16,7 @@ from netwright.core.contract import Skip, expect
 from netwright.core.errors import BadInput, UnknownName
 from netwright.tensor.modules import LOW, SizedPart, drawn
 from netwright.tensor.streams import generator, initialise
+from netwright.tensor.tap import tapped
 
 
 @final
@@ -308,15 +309,13 @@ def costs(part: SizedPart) -> None:
         expect(math.isclose(inner, counted), "products", given=case, got=inner, wanted=counted)
         said = 0.0
 
-        def hook(module: Any, args: Any, output: Any) -> None:
+        def look(path: str, module: Any, args: Any, output: Any) -> None:
             nonlocal said
             said += module.part.operations(module, args[0], output)  # noqa: B023
 
-        handles = [m.register_forward_hook(hook) for m in built.modules() if hasattr(getattr(m, "part", None), "operations")]
-        with torch.no_grad(), Pointwise() as seen:
+        parts = {path: m for path, m in built.named_modules() if hasattr(getattr(m, "part", None), "operations")}
+        with tapped(parts, look), torch.no_grad(), Pointwise() as seen:
             built(x)
-        for handle in handles:
-            handle.remove()
         fits = seen.count / 2 <= said <= 2 * seen.count or max(seen.count, said) <= 2 * y.numel()
         expect(fits, "elementwise operations", given=case, got=said, wanted=f"about {seen.count}")
 

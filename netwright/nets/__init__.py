@@ -2,4 +2,4 @@
 
 from netwright.core.catalogue import module_getattr
 
-__getattr__ = module_getattr("net", __name__)
+__getattr__ = module_getattr("net", __name__, "_toy")

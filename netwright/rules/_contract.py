@@ -27,6 +27,7 @@ from netwright.rules._contract_training import autocast, countable, features, fl
 from netwright.rules._kind import RulePart
 from netwright.rules._toy import Toy, gradients
 from netwright.tensor.streams import generator, initialise
+from netwright.tensor.tap import tapped
 
 TINY = 1e-12  # relative: one order of summation against another, in float64
 SETTING = Setting(seed=0, lr=0.05, steps=1, batch=BATCH, evals=(1,), optimizer="sgd")
@@ -235,25 +236,25 @@ def forwards(part: RulePart) -> None:
         x, y, draws = case.step(rule)
         rows: list[int] = []
 
-        def count(module: nn.Module, given: Any, out: Any, rows: list[int] = rows) -> None:
+        def count(path: str, module: nn.Module, given: Any, out: Any, rows: list[int] = rows) -> None:
             rows.append(len(given[0]))
 
         hosts = [m for m in rule.modules() if isinstance(m, Blocks) or on_graph(m)]  # the net, and copies that a rule makes of it
-        for leaf in {leaf for host in hosts for leaf in products(host)}:
-            leaf.register_forward_hook(count)
+        leaves = {leaf for host in hosts for leaf in products(host)}
         depth = len(rule.net.blocks)
         net: Any = rule.net
         nodes = len(net.graph.x) if on_graph(net) else BATCH  # a graph goes through as a whole
         equivalent = nodes * len(products(rule.net))
         names = {**case.part.resolve(case.options), "classes": case.host.problem.classes or 0, "depth": depth, "nodes": nodes}
-        if not case.tags.closed_form:
-            for _ in rule.losses(x, y, *draws):
-                pass
-            got, wanted = sum(rows) / equivalent, equivalents(case.tags.forwards_train, names)
-            expect(math.isclose(got, wanted), "forward-equivalents of a step", given=case, got=got, wanted=wanted)
-        rows.clear()
-        with torch.no_grad():
-            rule.eval()(x)
+        with tapped({path: m for path, m in rule.named_modules() if m in leaves}, count):
+            if not case.tags.closed_form:
+                for _ in rule.losses(x, y, *draws):
+                    pass
+                got, wanted = sum(rows) / equivalent, equivalents(case.tags.forwards_train, names)
+                expect(math.isclose(got, wanted), "forward-equivalents of a step", given=case, got=got, wanted=wanted)
+            rows.clear()
+            with torch.no_grad():
+                rule.eval()(x)
         got, wanted = sum(rows) / equivalent, equivalents(case.tags.forwards_predict, names)
         expect(math.isclose(got, wanted), "forward-equivalents of a prediction", given=case, got=got, wanted=wanted)
 

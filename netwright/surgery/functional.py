@@ -30,6 +30,7 @@ from netwright.surgery.calls import Unreached, forwards, is_function, torchs
 from netwright.surgery.changes import Changes
 from netwright.surgery.measure import same
 from netwright.surgery.untouched import call, quiet, unrunnable, untouched
+from netwright.tensor.tap import tapped
 
 _OUT_OF_REACH = ("TorchScript", "computes a weight", "plain ")  # of Unreached.how
 _CONSTANTS = (type(None), bool, int, float, str)
@@ -125,8 +126,8 @@ def convert(model: nn.Module, what: Any, unreached: Sequence[Unreached], example
         if reachable and wanted(u.path, u.function, model.get_submodule(u.path)):
             owners.setdefault(u.path, set()).add(_plain(u.function))
     modules = {path: model.get_submodule(path) for path in owners}
-    arguments: dict[int, list[tuple[Any, Any]]] = {}
-    before = [_output(model, example, training, modules.values(), arguments) for training in (False, True)]
+    arguments: dict[str, list[tuple[Any, Any]]] = {path: [] for path in modules}
+    before = [_output(model, example, training, modules, arguments) for training in (False, True)]
     done = Converted()
     paths = list(owners)
     made = {path: _try(modules[path], path, owners[path], arguments, changes, done) for path in paths}
@@ -147,25 +148,23 @@ def convert(model: nn.Module, what: Any, unreached: Sequence[Unreached], example
     return done
 
 
-def _output(model: nn.Module, example: Any, training: bool, owners: Any, arguments: dict[int, list[tuple[Any, Any]]]) -> Any:
+def _output(
+    model: nn.Module, example: Any, training: bool, owners: Mapping[str, nn.Module], arguments: Mapping[str, list[Any]]
+) -> Any:
     """The model's output, noting what the owners are called with; None without an example or where it can't be had."""
     if example is None:
         return None
 
-    def note(module: nn.Module, args: Any, kwargs: Any) -> None:
-        arguments.setdefault(id(module), []).append((args, kwargs))
+    def note(path: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        arguments[path].append((args, kwargs))
 
-    with quiet(model, training):
-        handles = [owner.register_forward_pre_hook(note, with_kwargs=True) for owner in owners]
+    with quiet(model, training), tapped(owners, before=note):
         try:
             return call(model, example)
         except Exception as error:  # the user's own forward may raise anything
             if training:
                 return None  # batch statistics of one sample, for one
             raise unrunnable(error) from error
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def _unchanged(model: nn.Module, example: Any, before: Sequence[Any]) -> bool:
@@ -186,12 +185,12 @@ def _refuse(done: Converted, path: str, names: set[str], why: str) -> None:
 
 
 def _try(
-    owner: nn.Module, path: str, names: set[str], arguments: Mapping[int, Any], changes: Changes, done: Converted
+    owner: nn.Module, path: str, names: set[str], arguments: Mapping[str, Any], changes: Changes, done: Converted
 ) -> list[Call]:
     """The calls of one module, converted; [] with the reason noted where they can't be."""
     own = Changes()
     try:
-        calls = _attributes(owner, names, own) or _trace(owner, names, arguments.get(id(owner), []), own)
+        calls = _attributes(owner, names, own) or _trace(owner, names, arguments[path], own)
     except _Untraceable as error:
         own.undo()
         _refuse(done, path, names, str(error))

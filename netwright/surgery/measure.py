@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map_only
 from netwright.core.errors import Misfit
 from netwright.surgery.sites import Place
 from netwright.surgery.untouched import call, quiet
+from netwright.tensor.tap import tapped
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
@@ -87,16 +88,16 @@ def at_places(net: nn.Module, places: Sequence[Place], example: Any) -> None:
     Fills in the places' shapes and variance ratios (evaluation mode; all calls together). Raises Misfit where a new
     module can't take what came.
     """
-    inputs: dict[int, list[Any]] = {}
-    moments = {id(place.old): (_Moments(), _Moments()) for place in places}
-    by_old = {id(place.old): place for place in places}
+    by_path = {place.paths[0]: place for place in places}
+    inputs: dict[str, list[Any]] = {path: [] for path in by_path}
+    moments = {path: (_Moments(), _Moments()) for path in by_path}
 
-    def before(module: nn.Module, args: Any, kwargs: Any) -> None:  # a clone, since the old module may work in place
-        inputs.setdefault(id(module), []).append(tree_map_only(Tensor, torch.clone, (args, kwargs)))
+    def before(path: str, old: nn.Module, args: Any, kwargs: Any) -> None:  # a clone, since the old module may work in place
+        inputs[path].append(tree_map_only(Tensor, torch.clone, (args, kwargs)))
 
-    def after(module: nn.Module, given: Any, output: Any) -> None:
-        place = by_old[id(module)]
-        args, kwargs = inputs[id(module)].pop()
+    def after(path: str, old: nn.Module, given: Any, output: Any) -> None:
+        place = by_path[path]
+        args, kwargs = inputs[path].pop()
         x = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)), None)
         if place.shape is None and x is not None:
             place.shape = tuple(x.shape)
@@ -108,19 +109,17 @@ def at_places(net: nn.Module, places: Sequence[Place], example: Any) -> None:
         except Exception as error:  # a module of the user's may raise anything
             seen = "" if x is None else f" of shape {tuple(x.shape)}"
             why = f"{type(error).__name__}: {error}"
-            raise Misfit(f"nothing was changed: the new module fails at {place.paths[0]} on its input{seen}: {why}") from error
+            raise Misfit(f"nothing was changed: the new module fails at {path} on its input{seen}: {why}") from error
         if isinstance(new, Tensor) and isinstance(output, Tensor) and not (new.is_meta or new.is_complex()):
-            for kept, y in zip(moments[id(module)], (output, new), strict=True):
+            for kept, y in zip(moments[path], (output, new), strict=True):
                 kept.add(y)
 
     with ExitStack() as exits:
         exits.enter_context(quiet(net))
         for new in {id(place.new): place.new for place in places}.values():
             exits.enter_context(quiet(new))
-        for place in places:
-            exits.callback(place.old.register_forward_pre_hook(before, with_kwargs=True).remove)
-            exits.callback(place.old.register_forward_hook(after).remove)
+        exits.enter_context(tapped({path: place.old for path, place in by_path.items()}, after, before=before))
         call(net, example)
-    for place in places:
-        old, changed = (kept.variance() for kept in moments[id(place.old)])
+    for path, place in by_path.items():
+        old, changed = (kept.variance() for kept in moments[path])
         place.variance_ratio = changed / old if old > 0 and not place.resized else None

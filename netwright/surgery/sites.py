@@ -7,7 +7,6 @@ beside the place. Calls come from the example run and the trace, else from readi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, final
@@ -23,6 +22,7 @@ from netwright.layers._kind import GIVES, TAKES, Layer, Norm
 from netwright.surgery.calls import Unreached, attributes, is_activation, is_function, sources, torchs
 from netwright.surgery.untouched import call, plain_modules, quiet, unrunnable, untouched, unwrap
 from netwright.tensor.modules import SizedPart
+from netwright.tensor.tap import tapped
 
 _POOLS = ("_MaxPoolNd", "_AvgPoolNd", "_AdaptiveMaxPoolNd", "_AdaptiveAvgPoolNd")
 #: Modules that give as many channels as they take.
@@ -188,7 +188,7 @@ def _run(net: nn.Module, names: Mapping[int, str], places: set[int], example: An
     stack: list[nn.Module] = []
     layers: list[_Layer] = []  # run so far; the last one tells where the channels lie
 
-    def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+    def enter(path: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         stack.append(module)
         if id(module) in places:
             x = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.dim() > 0), None)
@@ -196,15 +196,12 @@ def _run(net: nn.Module, names: Mapping[int, str], places: set[int], example: An
                 dim = _channel_dim(x, layers[-1] if layers else None) if channel_dim is None else channel_dim
                 found.seen.setdefault(id(module), []).append(Width((x.shape[dim],), dim, "example run"))
 
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
+    def leave(path: str, module: nn.Module, args: Any, output: Any) -> None:
         stack.pop()
         layers.extend(filter(None, [_layer(module)]))
 
-    with ExitStack() as exits:
-        exits.enter_context(quiet(net))
-        for module in plain_modules(net):
-            exits.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-            exits.callback(module.register_forward_hook(leave, always_call=True).remove)
+    plain = {names[id(m)]: m for m in plain_modules(net)}
+    with quiet(net), tapped(plain, leave, before=enter, always=True):
         try:
             with _Listener(stack, names, places, found):
                 found.output = call(net, example)

@@ -25,8 +25,9 @@ from torch.nn.parameter import is_lazy
 from netwright.core.errors import BadInput, Misfit, printable, unknown
 from netwright.rules.feedback._aligned import Aligned, FeedbackWeights, aligned, obstacle, owners, put, weighty
 from netwright.rules.feedback._direct import DirectFeedback, given, install, runs
-from netwright.surgery.untouched import call, unrunnable, untouched
+from netwright.surgery.untouched import call, quiet, unrunnable, untouched
 from netwright.tensor.streams import generator
+from netwright.tensor.tap import tapped
 
 __all__ = ["Conversion", "LayerRow", "angles", "convert"]
 
@@ -215,31 +216,23 @@ def _look(model: nn.Module, example: Any) -> _Called:
     """Runs the example in evaluation mode; leaves the model as it was."""
     seen = _Called({}, set(), ())
     frozen = [p for p in model.parameters() if p.is_floating_point() and not p.requires_grad]
-    fast = torch.backends.mha.get_fastpath_enabled()
 
-    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def note(path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = given(args, kwargs)
         seen.inputs.setdefault(id(module), []).append(tuple(x.shape) if isinstance(x, Tensor) else ())
         if isinstance(x, Tensor) and x.requires_grad:
             seen.below.add(id(module))
 
-    handles = [module.register_forward_pre_hook(note, with_kwargs=True) for _, module in weighty(model)]
     try:
-        with untouched(model), torch.enable_grad():
-            for module in model.modules():
-                module.training = False
+        with quiet(model), torch.enable_grad(), tapped(weighty(model), before=note):
             for p in frozen:
                 p.requires_grad_(True)  # what is frozen now may be thawed later
-            torch.backends.mha.set_fastpath_enabled(False)  # the fused path calls no module
             output = call(model, example)
     except Exception as error:  # the user's own forward may raise anything
         raise unrunnable(error) from error
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
         for p in frozen:
             p.requires_grad_(False)
-        for handle in handles:
-            handle.remove()
     seen.output = tuple(output.shape) if isinstance(output, Tensor) else ()
     return seen
 

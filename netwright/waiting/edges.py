@@ -12,13 +12,13 @@ I inputs, O outputs of one layer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from netwright.core.errors import BadInput
+from netwright.tensor.tap import tapped
 
 
 def edge_layers(net: nn.Module, having: str = "edges") -> list[tuple[str, Any]]:
@@ -33,18 +33,11 @@ def inputs_of(net: nn.Module, x: Tensor, having: str = "edges") -> list[tuple[st
     """(path, layer, its input as it came) of every layer with this method that net(x) runs, in the order in which they run."""
     seen: list[tuple[str, Any, Tensor]] = []
 
-    def hook(path: str) -> Callable[..., None]:
-        def look(module: nn.Module, args: Any) -> None:
-            seen.append((path, module, args[0]))
+    def note(path: str, layer: Any, args: Any, kwargs: Any) -> None:
+        seen.append((path, layer, args[0]))
 
-        return look
-
-    handles = [layer.register_forward_pre_hook(hook(path)) for path, layer in edge_layers(net, having)]
-    try:
+    with tapped(edge_layers(net, having), before=note):
         net(x)
-    finally:
-        for handle in handles:
-            handle.remove()
     return seen
 
 

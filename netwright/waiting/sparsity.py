@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netwright.core.errors import BadInput
+from netwright.tensor.tap import evaluating, tapped
 
 CANDIDATES = 65_536  # thresholds tried, evenly spaced, as in the official code
 TOP = 0.99  # up to this quantile of the magnitudes, likewise
@@ -101,9 +102,13 @@ def ppl_sparsity(
     held = list(batches)
     if not held or not layers:
         raise BadInput("ppl_sparsity: got no batch or no block; give at least one of each")
-    with _evaluating(model):
-        neurons: dict[str, list[Tensor]] = {path: [] for path in layers}
-        with _hooked(layers, lambda path, a: neurons[path].append(a.flatten(0, -2))):
+    neurons: dict[str, list[Tensor]] = {path: [] for path in layers}
+
+    def note(path: str, layer: nn.Module, args: Any, kwargs: Any) -> None:
+        neurons[path].append(args[0].flatten(0, -2))
+
+    with evaluating(model):
+        with tapped(layers, before=note):
             dense = _perplexity(model, held)
         known = {path: torch.cat(seen) for path, seen in neurons.items()}
 
@@ -137,13 +142,14 @@ def switched_off(model: nn.Module, thresholds: Mapping[str, float]) -> Iterator[
     lengths = {path: layer.weight.detach().float().norm(dim=0) for path, layer in layers.items()}
     count = Count()
 
-    def switch(path: str, a: Tensor) -> Tensor:
+    def switch(path: str, layer: nn.Module, args: Any, kwargs: Any) -> Any:
+        a: Tensor = args[0]
         off = a.float().abs() * lengths[path] <= thresholds[path]
         count.off += int(off.sum())
         count.all += off.numel()
-        return a.masked_fill(off, 0.0)
+        return (a.masked_fill(off, 0.0),), kwargs
 
-    with _hooked(layers, switch):
+    with tapped(layers, before=switch):
         yield count
 
 
@@ -187,36 +193,6 @@ def _linear(model: nn.Module, path: str) -> nn.Linear:
     if not isinstance(found, nn.Linear):
         raise BadInput(f"{path!r} is {type(found).__name__}; expected an nn.Linear, the down projection of an MLP")
     return found
-
-
-@contextmanager
-def _hooked(layers: Mapping[str, nn.Linear], see: Callable[[str, Tensor], Any]) -> Iterator[None]:
-    """Within it see(path, input) is called before each layer; a tensor it returns is used as the input."""
-
-    def hook(path: str) -> Callable[[nn.Module, tuple[Any, ...]], Any]:
-        def call(_: nn.Module, given: tuple[Any, ...]) -> Any:
-            return see(path, given[0])
-
-        return call
-
-    handles = [layer.register_forward_pre_hook(hook(path)) for path, layer in layers.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Within it every module is in evaluation mode; each gets its own mode back."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _perplexity(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> float:

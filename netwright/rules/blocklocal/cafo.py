@@ -19,6 +19,7 @@ from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
 from netwright.rules._toy import Toy, softmax_error
 from netwright.rules.blocklocal._shared import Flat, Zeroed
+from netwright.tensor.tap import evaluating
 
 FEATURES = 1024  # maps are averaged to at most this many: solving for W takes the cube of them
 
@@ -83,21 +84,20 @@ class Cafo(Rule):
         """The least squares of every predictor. Where blocks hold running statistics, a first pass settles these."""
         if self.head != "mse":
             return super().fit(batches)
-        mode = self.training
-        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.net.blocks.modules()):
-            batches = list(batches)
-            self.train()
-            for x, _ in batches:
-                self.net.features(x)
-        self.eval()  # the features that predictions read
         sums: list[tuple[Tensor, Tensor]] = []
-        for x, y in batches:
-            y_BK = self.one_hot(y).double()
-            new = [(f.T @ f, f.T @ y_BK) for f in map(Tensor.double, self.flattened(x))]
-            sums = [(a + c, b + d) for (a, b), (c, d) in zip(sums, new, strict=True)] if sums else new
+        with evaluating(self):
+            if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.net.blocks.modules()):
+                batches = list(batches)
+                self.train()
+                for x, _ in batches:
+                    self.net.features(x)
+                self.eval()  # the features that predictions read
+            for x, y in batches:
+                y_BK = self.one_hot(y).double()
+                new = [(f.T @ f, f.T @ y_BK) for f in map(Tensor.double, self.flattened(x))]
+                sums = [(a + c, b + d) for (a, b), (c, d) in zip(sums, new, strict=True)] if sums else new
         for predictor, (a_DD, b_DK) in zip(self.predictors, sums, strict=True):
             predictor.get_parameter("weight").copy_((torch.linalg.pinv(a_DD, hermitian=True) @ b_DK).T)
-        self.train(mode)
 
 
 def reference(rule: Any, x: Tensor, y: Tensor) -> dict[str, Tensor]:

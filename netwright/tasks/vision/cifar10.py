@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from netwright.core.part import Option, Paper
 from netwright.engine.task import Data, Task, eval_grid
@@ -33,6 +34,7 @@ def cifar10(size: str, host: str, data: str) -> Task:
     """
     train, mlp, convnet, steps = SIZES[size]
     image = host == "convnet"
+    first: dict[str, Any] = {"stride": 2} if image else {}
     problem = classification(SHAPE if image else flat(SHAPE), delta=0.005)
     return Task(
         id="task/cifar10",
@@ -44,7 +46,7 @@ def cifar10(size: str, host: str, data: str) -> Task:
         options={"host": host},
         problem=problem,
         data=partial(read, shape=problem.input, train=train, given=data),
-        net=partial(host_net, host, problem, stride=2),
+        net=partial(host_net, host, problem, **first),
         widths=convnet if image else mlp,
         steps=steps,
         batch=64,
