@@ -31,6 +31,9 @@ HOUSE = {
     "wing/a.py": '''"""A file."""
 from netwright.wing._shared import RATE as R, halved, taught
 from netwright.wing import _shared
+from netwright.wing.stars import *
+try: from netwright.wing.first import chosen
+except ImportError: from netwright.wing.second import chosen
 import math as m
 import netwright.wing.table as t
 FACTOR, OTHER = 2.0, 3.0
@@ -40,6 +43,9 @@ if m.pi > 3: GATE = 7.0
 else: GATE = 8.0
 def helper(x: float, by=R) -> float:
     """What it does."""
+    said = f"{x} is beyond 9"
+    if x > 9:
+        raise ValueError(said)
     if x < 0:
         raise ValueError(f"x={x} is below 0")
     return halved(x) * by * GATE
@@ -54,7 +60,7 @@ class Part(Base):
     def __call__(self, x):
         inner = lambda v: v * _shared.OFFSET + TABLE["x"]
         from netwright.wing.late import LATE as late
-        return [inner(helper(v)) + t.lookup(v) + late + self.scale() for v in x if even(int(v))]
+        return [inner(helper(v)) + t.lookup(v) + late + STARRED + chosen(v) + self.scale() for v in x if even(int(v))]
 def reference(x): return x * 11.0
 def unrelated(x): return x * 13.0
 PART = declare(Part, paper="p", reference=reference, options=(Option("k", 1.5, "a text", bounds=(0, 1)),), summary="s",
@@ -69,6 +75,9 @@ def halved(x):
 """,
     "wing/deep.py": "def taught(cls):\n    cls.level = 6.0\n    return cls\n",
     "wing/late.py": "LATE = 0.75\n",
+    "wing/stars.py": "STARRED = 21.0\nUNSEEN = 22.0\n",
+    "wing/first.py": "def chosen(v):\n    return v * 23.0\n",
+    "wing/second.py": "def chosen(v):\n    return v * 24.0\n",
     "wing/table.py": """from pathlib import Path
 def lookup(v): return float(Path(__file__).with_name("numbers.txt").read_text())
 """,
@@ -110,6 +119,10 @@ MOVES = {
     "a function in another file": ("wing/_shared.py", "x / 2.0", "x / 4.0"),
     "a decorator, re-exported": ("wing/deep.py", "6.0", "6.5"),
     "an import inside a function": ("wing/late.py", "0.75", "0.5"),
+    "an import of all names": ("wing/stars.py", "21.0", "21.5"),
+    "the first of two imports": ("wing/first.py", "23.0", "23.5"),
+    "the second of two imports": ("wing/second.py", "24.0", "24.5"),
+    "a condition of an error": ("wing/a.py", "x > 9", "x > 8"),
     "a file that is read": ("wing/numbers.txt", "1 2 3", "1 2 4"),
     "an option's default": ("wing/a.py", '"k", 1.5', '"k", 2.5'),
     "an option's bounds": ("wing/a.py", "bounds=(0, 1)", "bounds=(0, 2)"),
@@ -122,6 +135,8 @@ STAYS = {
     "annotations": ("wing/a.py", "(x: float, by=R) -> float", "(x, by=R) -> int"),
     "a field's annotation": ("wing/a.py", "step: float", "step: int"),
     "the text of an error": ("wing/a.py", 'f"x={x} is below 0"', 'f"given {x}, expected at least 0"'),
+    "the text of an error in a variable": ("wing/a.py", "is beyond 9", "is too large"),
+    "what an import of all names brings unused": ("wing/stars.py", "22.0", "22.5"),
     "the text of an option": ("wing/a.py", '"a text"', '"another text"'),
     "the reason of a tag": ("wing/a.py", '"why"', '"because"'),
     "the reference": ("wing/a.py", "x * 11.0", "x * 12.0"),
@@ -361,3 +376,12 @@ def test_parts_that_are_asked_for_are_named_in_uses() -> None:
                         assert asked.value in named, (part.id, asked.value)
                     else:
                         assert named, (part.id, ast.unparse(call))
+
+
+def test_how_a_part_is_put_into_a_users_model_counts_too() -> None:
+    from netwright.bench.own.model import put_in
+
+    found = house().reached(Key(put_in.__module__, put_in.__name__))
+    assert {"netwright.surgery.swap", "netwright.surgery.target"} <= {key.module for key in found}
+    changed = next(c for c in map(edited, (k for k in found if k.module.startswith("netwright.surgery"))) if c is not None)
+    assert changed.digest(found[0]) != house().digest(found[0]) and prints.of(put_in) == prints.of(put_in)

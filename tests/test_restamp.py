@@ -86,6 +86,22 @@ def test_on_a_copied_house(same: bool, tmp_path: Path) -> None:
     entries = {p.id: {"fingerprint": fingerprint(p), "judged": judged(p), "passed": True, "checks": {}} for p in (part, other)}
     evidence.mkdir()
     (evidence / "checks.json").write_text(json.dumps({"schema": 1, "parts": entries}))
+    environment = os.environ | {"PYTHONPATH": str(house), "OMP_NUM_THREADS": "1"}
+    study = (
+        "import netwright, sys\n"
+        f"s = netwright.Study('moons', ['default', {part.id!r}], seeds=2, trials=2, steps=20, match='none', out=sys.argv[1])\n"
+        "s.run()\n"
+        "from netwright.bench.store.store import Store\n"
+        "with Store.read(sys.argv[1]) as store: print(sorted(store.states().values()))\n"
+    )
+
+    def states() -> str:
+        words = [sys.executable, "-c", study, str(tmp_path / "study")]
+        done = subprocess.run(words, cwd=house, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()[-1]
+
+    assert states() == str(["done"] * 8)
     source = files[part.id].read_text(encoding="utf-8")
     again = f"def again(y: Tensor) -> Tensor:\n    return {'y' if same else '1.5 * y'}\n\n\n"
     files[part.id].write_text(re.sub(LINE.format(part.fn.__name__), lambda m: f"{again}{m[1]}again({m[2]})\n\n", source))
@@ -99,7 +115,7 @@ def test_on_a_copied_house(same: bool, tmp_path: Path) -> None:
         "--report",
         str(tmp_path / "r.json"),
     ]
-    environment = os.environ | {"PYTHONPATH": str(house)}
+    words += ["--study", str(tmp_path / "study")]
     done = subprocess.run([sys.executable, *words], cwd=house, env=environment, capture_output=True, text=True, check=False)
     report = json.loads((tmp_path / "r.json").read_text())
     now = json.loads((evidence / "checks.json").read_text())["parts"]
@@ -107,3 +123,4 @@ def test_on_a_copied_house(same: bool, tmp_path: Path) -> None:
     assert (done.returncode == 0) == same and bool(report["different"]) != same, done.stdout
     assert (now[part.id]["fingerprint"] != entries[part.id]["fingerprint"]) == same
     assert (now[other.id] == entries[other.id]) or other.id in report["moved"]
+    assert states() == str(["done"] * 8 + ["superseded"] * (0 if same else 4))

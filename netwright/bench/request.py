@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
+from netwright.bench.own.model import put_in
 from netwright.core import catalogue
 from netwright.core.canonical import digest
 from netwright.core.errors import BadInput, Misfit, UnknownName, printable, unknown
-from netwright.core.fingerprint import ENGINE_VERSION, fingerprint, fingerprints
+from netwright.core.fingerprint import ENGINE_VERSION, fingerprint, fingerprints, of
 from netwright.engine.build import filled
 from netwright.engine.task import Task
 from netwright.tensor.streams import derive
@@ -85,6 +86,8 @@ class Request:
         row = dataclasses.asdict(self)
         for name in ("seeds", "control", "control_added"):  # the latter two follow from the arms
             row.pop(name)
+        for arm in row["arms"]:  # a study made when a part's kind was called otherwise is still this one
+            arm["parts"] = {slot: (catalogue.first_id(part_id), options) for slot, (part_id, options) in arm["parts"].items()}
         return digest({"protocol": PROTOCOL, **row})[:16]
 
 
@@ -236,10 +239,15 @@ def with_budget(task: Task, budget: Mapping[str, int]) -> Task:
 
 def slots_key(arm: ArmSpec, task: Task) -> dict[str, Any]:
     """What fills the arm's slots, for job keys: id, resolved options and fingerprint of every part; and the task's own."""
-    return {"task": task.source_hash or fingerprint(catalogue.get(task.id))} | {
-        slot: value if isinstance(value, str) else [value[0].id, value[0].resolve(value[1]), fingerprints(*value)]
-        for slot, value in arm.filled(task).items()
-    }
+    own = {"put in by": of(put_in)} if task.foreign else {}
+    return (
+        own
+        | {"task": task.source_hash or fingerprint(catalogue.get(task.id))}
+        | {
+            slot: value if isinstance(value, str) else [value[0].id, value[0].resolve(value[1]), fingerprints(*value)]
+            for slot, value in arm.filled(task).items()
+        }
+    )
 
 
 def rests_on(arms: Sequence[ArmSpec], task: Task) -> dict[str, str]:

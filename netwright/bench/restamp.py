@@ -1,10 +1,12 @@
 """python -m netwright.bench.restamp --since REF: keep records across a change of the source that moves no number.
 
-A record in evidence/ rests on fingerprints. Where definitions were written anew without another result (a file split, a
-helper taken out), what was measured still holds and only its fingerprints are old. This command shows that first: it runs
-ten studies and the checks of ten parts drawn at random, and one of each for every definition that changed and that one of
-them reaches, once with the source as it was at REF and once as it is now. Only where all are identical in every field but
-time are the records that were fresh at REF written with their present fingerprints; the others stay as they are.
+A record in evidence/ rests on fingerprints, and so does a run in a study's store, by its key. Where definitions were
+written anew without another result (a file split, a helper taken out), what was measured still holds and only its
+fingerprints are old. This command shows that first: it runs ten studies and the checks of ten parts drawn at random, and
+one of each for every definition that changed and that one of them reaches, once with the source as it was at REF and once
+as it is now. Only where all are identical in every field but time are the records that were fresh at REF written with
+their present fingerprints, and the runs of the stores named by --study with their present keys; the others stay as they
+are.
 """
 
 from __future__ import annotations
@@ -45,6 +47,33 @@ try:
 except ImportError:
     pass
 print(json.dumps({part.id: [fingerprint(part), judged(part)] for part in catalogue.parts()}))
+"""
+#: Asks a tree for the keys that the runs of a store have in it.
+KEYS = """
+import json, sys
+try:
+    from netwright.bench import plan as planning
+    from netwright.bench.request import ArmSpec, Request, open_task, slots_key
+    from netwright.bench.store.store import Store
+    from netwright.core import catalogue
+    from netwright.core.canonical import canonical_json, digest, parse
+except ImportError:
+    from netwright import catalogue
+    from netwright.study import plan as planning
+    from netwright.study.canonical import canonical_json, digest, parse
+    from netwright.study.spec import ArmSpec, Request, open_task, slots_key
+    from netwright.study.store import Store
+with Store.read(sys.argv[1]) as store:
+    row, plan, seeds = parse(store.request), store.plan(), sorted({run.seed for run in store.runs()})
+arms = [(a["name"], {slot: (catalogue.get(i).id, o) for slot, (i, o) in a["parts"].items()}, a["rekey"]) for a in row.pop("arms")]
+request = Request(**{**row, "seeds": tuple(seeds), "arms": tuple(ArmSpec(*arm) for arm in arms)})
+task = open_task(request.task, request.task_options, request.budget)
+runs = planning.runs_of(request, task, planning.Plan.from_json(plan))
+print(json.dumps({
+    "study": request.study_id, "request": canonical_json(request),
+    "parts": {arm.name: digest(slots_key(arm, task))[:16] for arm in request.arms},
+    "keys": {f"{r.arm} {r.seed} {r.trial} {r.stage}": r.key for r in runs},
+}))
 """
 STUDY = "import sys; from netwright.cli import main; sys.argv[0] = 'netwright'; main()"
 CHECKS = """
@@ -204,6 +233,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--evidence", type=Path, default=ROOT / "evidence", help="the folder of records (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="trials at a time, one thread each (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="say what changed and what would be run")
+    parser.add_argument(
+        "--study", type=Path, action="append", default=[], metavar="FOLDER", help="a study whose store is kept too"
+    )
     parser.add_argument("--report", type=Path, help="where to write what was run and kept, as JSON")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
@@ -220,7 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("".join(f"  {t.what} {t.name}\n" for t in picked), end="")
             return 0
         different = [t.name for t, same in tried(picked, before, Path(scratch), given.workers) if not same]
-    kept = {} if different else write(given.evidence, old, new)
+        kept = {} if different else write(given.evidence, old, new)
+        kept |= {} if different else {str(folder): rekeyed(folder, before) for folder in given.study}
     if given.report:
         row = {"since": given.since, "moved": moved, "written anew": names, "run again": [f"{t.what} {t.name}" for t in picked]}
         text = json.dumps({**row, "different": different, "records": kept}, indent=1)
@@ -264,6 +297,16 @@ def write(evidence: Path, old: Marks, new: Marks) -> dict[str, dict[str, int]]:
             text = json.dumps(document, indent=1, sort_keys=matrix or "studies" in path.parts)
             path.write_text(text + "\n", encoding="utf-8")
     return kept
+
+
+def rekeyed(folder: Path, before: Path) -> dict[str, int]:
+    """Give the runs of a store that were fresh before their present keys; how many were, and how many were stale."""
+    words = ["-P", "-c", KEYS, str(folder.resolve())]  # from here, where a task's file may lie, but with the tree's netwright
+    was, now = (json.loads(_run(tree, words, Path.cwd()).splitlines()[-1]) for tree in (before, ROOT))
+    keys = {was["keys"][run]: key for run, key in now["keys"].items() if run in was["keys"]}
+    with Store.create_or_open(folder, now["study"], now["request"]) as store:
+        fresh = store.rekey(keys, now["parts"])
+        return {"kept": fresh, "stale before": len([1 for state in store.states().values() if state == "superseded"])}
 
 
 def _old(name: str, old: Mapping[str, Any]) -> str:

@@ -18,8 +18,9 @@ from typing import Any, final
 
 import torch
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
+from netwright.bench.own.model import put_in
 from netwright.bench.records import Run, RunRecord
 from netwright.bench.request import ArmSpec, Request, open_task
 from netwright.core.canonical import canonical_json, parse
@@ -28,7 +29,7 @@ from netwright.engine.build import build
 from netwright.engine.loop import Outcome, Setting, cast, make_optimizer, predict, train
 from netwright.engine.rule import Rule
 from netwright.engine.task import Data, Task
-from netwright.tensor.streams import derive, forward_draws, initialise
+from netwright.tensor.streams import forward_draws
 
 #: Options of the task that a part's own searched options are not.
 SHARED = ("lr", "weight_decay")
@@ -120,30 +121,8 @@ def build_rule(
         filled[slot] = (part, {**options, option: value})
     if task.foreign:
         rule_part, rule_options = filled.pop("rule")
-        return _foreign(task, filled, rule_part, rule_options, seed, arm.stream(seed), device)
+        return put_in(task, filled, rule_part, rule_options, seed, arm.stream(seed), device)
     return build(task, filled, arm.stream(seed), widths, device, meta)
-
-
-def _foreign(
-    task: Task, filled: Mapping[str, Any], rule_part: Any, rule_options: Mapping[str, Any], seed: int, stream: int, device: str
-) -> Rule:
-    """A user's model: built inside fork_rng, the arm's part swapped in at the task's slot. stream: the seed of its values."""
-    from netwright.surgery.swap import swap
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(stream, "init"))
-        model: nn.Module = task.net()
-    for part, options in filled.values():
-        before = {id(p) for p in model.parameters()}
-        x = task.data(seed).x[:2]
-        swap(model, task.swap_slot, part, example=x, **options)
-        for path, module in model.named_modules():
-            fresh = [p for p in module.parameters(recurse=False) if id(p) not in before]
-            if fresh and hasattr(module, "reset_parameters"):
-                initialise(module, stream, f"net.{path}")
-    rule = rule_part.build(model, task.problem, **rule_options)
-    initialise(rule, stream, skip="net")
-    return rule.to(device)
 
 
 @contextmanager

@@ -38,6 +38,12 @@ def _once() -> dict[str, str]:
     return {former: kind.name for kind in kinds().values() for former in kind.once}
 
 
+def first_id(part_id: str) -> str:
+    """The id a part had before its kind was another's: identities that files hold rest on it."""
+    part = get(part_id)
+    return next((f"{former}/{part.name}" for former in kinds()[part.kind].once if former in part.slots()), part.id)
+
+
 def contracts(kind: str) -> tuple[str, ...]:
     """Modules whose CHECKS are the contract of a kind, the common ones first."""
     if kind not in kinds():

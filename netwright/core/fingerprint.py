@@ -19,7 +19,8 @@ import builtins
 import hashlib
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -69,7 +70,8 @@ class _File:
 
     module: str
     path: Path
-    imports: dict[str, _Import] = field(default_factory=dict)
+    imports: dict[str, list[_Import]] = field(default_factory=dict)  # several where a try or an if chooses
+    stars: list[str] = field(default_factory=list)  # modules all of whose names are imported
     statements: dict[str, list[ast.stmt]] = field(default_factory=dict)
 
 
@@ -117,27 +119,34 @@ class Sources:
 
     def bound(self, module: str, name: str) -> str | Key:
         """What a name of a module of ours is bound to: a definition, or a text for what lies outside or is guarded."""
+        return self.choices(module, name)[0]
+
+    def choices(self, module: str, name: str, seen: frozenset[tuple[str, str]] = frozenset()) -> list[str | Key]:
+        """Everything a name may be bound to: more than one where a try or an if chooses between imports."""
         file = self.file(module)
-        seen = set()
-        while file is not None and (file.module, name) not in seen:
-            seen.add((file.module, name))
-            if name in file.statements:
-                return f"guarded {name}" if self.guard and guarded(file.module) else Key(file.module, name)
-            if name not in file.imports:
-                inner = f"{file.module}.{name}"
-                if self.file(inner) is not None:
-                    return f"module {inner}"
-                if "__getattr__" in file.statements:
-                    return f"looked up {name}"
-                return f"builtin {name}" if hasattr(builtins, name) else f"unknown {name}"
-            module, attribute = file.imports[name].module, file.imports[name].attribute
-            file = self.file(module)
-            if not attribute:
-                return f"module {module}"
-            if file is None:
-                return f"module {module}.{attribute}"  # another's: a module or what it holds, read alike
-            name = attribute
-        return f"unknown {name}"
+        if file is None or (module, name) in seen:
+            return [f"unknown {name}"]
+        seen |= {(module, name)}
+        if name in file.statements:
+            return [f"guarded {name}" if self.guard and guarded(module) else Key(module, name)]
+        found = [choice for one in file.imports.get(name, ()) for choice in self.imported(one, seen)]
+        for star in file.stars if not found else ():
+            found += [c for c in self.choices(star, name, seen) if not str(c).startswith(("unknown ", "builtin "))]
+        if found:
+            return found
+        if self.file(f"{module}.{name}") is not None:
+            return [f"module {module}.{name}"]
+        if "__getattr__" in file.statements:
+            return [f"looked up {name}"]
+        return [f"builtin {name}" if hasattr(builtins, name) else f"unknown {name}"]
+
+    def imported(self, one: _Import, seen: frozenset[tuple[str, str]] = frozenset()) -> list[str | Key]:
+        """What an import binds; what is another's is a module or what it holds, read alike."""
+        if not one.attribute:
+            return [f"module {one.module}"]
+        if self.file(one.module) is None:
+            return [f"module {one.module}.{one.attribute}"]
+        return self.choices(one.module, one.attribute, seen)
 
     def attribute(self, value: str, name: str) -> str | Key | None:
         """What `value.name` is, where value is a module; None where it is not."""
@@ -165,7 +174,7 @@ class Sources:
             else:
                 for statement in file.statements[key.name]:
                     writer.write(statement)
-            self._texts[key] = tuple(writer.out) + _contents(file.path, writer)
+            self._texts[key] = tuple(writer.out) + _contents(file.path, writer.strings)
         return self._texts[key]
 
     def every(self) -> Iterator[Key]:
@@ -237,6 +246,11 @@ def fingerprints(part: Part, options: Mapping[str, Any]) -> dict[str, str]:
     return {p.id: fingerprint(p) for p in (part, *named)}
 
 
+def of(function: Callable[..., Any]) -> str:
+    """Hash of a function of netwright and of all that it reaches, for what no part reaches: how a part is put into a model."""
+    return _sha(house().digest(Key(function.__module__, function.__name__)), f"engine {ENGINE_VERSION}")
+
+
 def judged(part: Part, sources: Sources | None = None) -> str:
     """Hash of what judges the part: its references, values, claims, and the checks of its kind with all they reach."""
     sources = sources or sources_of(part)
@@ -267,7 +281,7 @@ def source_hash(source: str) -> str:
     sources._files[""] = file = _File("", Path())
     for node in ast.walk(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
-            file.imports.update(_imported(node, ""))
+            _import(file, node, "")
     writer = _Writer(sources, file, "")
     writer.scopes.append(("function", {}))
     writer.write(tree.body[_documented(tree) :])
@@ -369,7 +383,7 @@ def _read(module: str, path: Path) -> _File:
 def _bind(file: _File, package: str, node: ast.stmt, whole: ast.stmt) -> None:
     """Note what a statement at the top of a module binds. whole: the outermost statement that it stands in."""
     if isinstance(node, (ast.Import, ast.ImportFrom)):
-        file.imports.update(_imported(node, package))
+        _import(file, node, package)
     elif isinstance(node, (ast.If, ast.Try, ast.With, ast.For, ast.While)):
         for name in _assigned([node]):
             _note(file, name, whole)
@@ -390,6 +404,15 @@ def _bind(file: _File, package: str, node: ast.stmt, whole: ast.stmt) -> None:
                 target = target.value
             if isinstance(target, ast.Name) and target.id in file.statements:
                 _note(file, target.id, whole)
+
+
+def _import(file: _File, node: ast.Import | ast.ImportFrom, package: str) -> None:
+    for name, one in _imported(node, package).items():
+        known = file.imports.setdefault(name, [])
+        if name == "*":
+            file.stars.append(one.module)
+        elif one not in known:
+            known.append(one)
 
 
 def _note(file: _File, name: str, statement: ast.stmt) -> None:
@@ -428,12 +451,14 @@ def _assigned(nodes: list[Any]) -> set[str]:
     return found
 
 
-def _contents(path: Path, writer: _Writer) -> tuple[str, ...]:
-    """Hashes of the files that a definition names beside its own, where it says __file__."""
-    if not writer.reads:
-        return ()
-    names = [*writer.strings, "/".join(writer.strings)]
-    found = [folder / name for folder in (path.parent, path.parent.parent) for name in names if name and "\n" not in name]
+#: A string that may name a file beside the one it stands in: data, C++ to compile.
+_FILE = re.compile(r"[\w./-]{1,200}\.(?!py$)\w{1,8}|[\w-]{1,60}")
+
+
+def _contents(path: Path, strings: list[str]) -> tuple[str, ...]:
+    """Hashes of the files that a definition names: beside its own, in the folder above, or one string after the other."""
+    names = [*strings, *("/".join(strings[i:j]) for i in range(len(strings)) for j in range(i + 2, min(len(strings), i + 4) + 1))]
+    found = [folder / name for folder in (path.parent, path.parent.parent) for name in names if "." in name]
     return tuple(_sha(f"{p.name} {hashlib.sha256(p.read_bytes()).hexdigest()}") for p in dict.fromkeys(found) if p.is_file())
 
 
@@ -450,7 +475,6 @@ class _Writer:
         self.out: list[str | Key] = []
         self.scopes: list[tuple[str, dict[str, _Import | None]]] = []  # (what opened it, its names)
         self.strings: list[str] = []
-        self.reads = False  # says __file__
 
     def write(self, node: Any, without: frozenset[str] = frozenset()) -> None:
         """One node; without: keywords that are left out where it is a call."""
@@ -491,15 +515,10 @@ class _Writer:
                     break  # `basis = staticmethod(basis)`: before a class binds a name, the module's is meant
                 if found is None:
                     return None
-                if not found.attribute:
-                    return f"module {found.module}"
-                known = self.sources.file(found.module) is not None
-                return self.sources.bound(found.module, found.attribute) if known else f"module {found.module}.{found.attribute}"
+                return self.sources.imported(found)[0]
         return self.sources.bound(self.file.module, node.id)
 
     def _Name(self, node: ast.Name) -> None:
-        if node.id == "__file__":
-            self.reads = True
         bound = self.resolved(node)
         if bound == Key(self.file.module, self.name) and isinstance(node.ctx, ast.Store):
             self.out.append("itself")
@@ -507,6 +526,9 @@ class _Writer:
             self.out.append("another")
         else:
             self.out.append(f"local {node.id}" if bound is None else bound)
+            if isinstance(bound, Key) or str(bound).startswith(("module ", "guarded ")):
+                every = self.sources.choices(self.file.module, node.id)
+                self.out += [c for c in every[1:] if bound == every[0] and c != bound]
 
     def _Attribute(self, node: ast.Attribute) -> None:
         bound = self.resolved(node)
@@ -516,7 +538,7 @@ class _Writer:
             self.out.append(bound)
 
     def _Constant(self, node: ast.Constant) -> None:
-        if isinstance(node.value, str):
+        if isinstance(node.value, str) and _FILE.fullmatch(node.value):
             self.strings.append(node.value)
         self.out.append(repr(node.value))
 
@@ -572,9 +594,10 @@ class _Writer:
         names: dict[str, _Import | None] = dict.fromkeys(({a.arg for a in every} | _assigned(body)) - shared)
         for statement in _inside(body, (ast.Import, ast.ImportFrom)):
             names.update(_imported(statement, self.package))
+        said = _only_said(body)
         self.scopes.append(("function", names))
         self._plain(args, "defaults", "kw_defaults")
-        self.write(body)
+        self.write([node for node in body if node not in said])
         self.scopes.pop()
 
     def _ClassDef(self, node: ast.ClassDef) -> None:
@@ -595,6 +618,19 @@ class _Writer:
         self.scopes.pop()
 
     _ListComp = _SetComp = _DictComp = _GeneratorExp = _scoped
+
+
+def _only_said(body: list[Any]) -> list[Any]:
+    """Statements of a function that make a text which nothing but an error says."""
+    heard: set[str] = set()
+    left = list(body)
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            heard.add(node.id)
+        left += [] if isinstance(node, ast.Raise) else ast.iter_child_nodes(node)
+    texts = [n for n in body if isinstance(n, ast.Assign) and isinstance(n.value, (ast.JoinedStr, ast.Constant))]
+    return [n for n in texts if isinstance(n.targets[0], ast.Name) and n.targets[0].id not in heard]
 
 
 def _documented(node: Any) -> int:

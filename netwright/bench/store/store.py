@@ -16,6 +16,7 @@ owner), Damaged (the file is broken), or a plain one (full disk, folder that can
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
@@ -209,6 +210,36 @@ class Store(Database):
                 self._put_run({**row, "state": "superseded"})
                 db.execute("DELETE FROM costs WHERE arm=?", (row["arm"],))
         return tuple(row["key"] for row in old)
+
+    def rekey(self, keys: Mapping[str, str], parts: Mapping[str, str]) -> int:
+        """Give runs other keys (old -> new) with all that hangs on them, and the plan other digests of its arms' parts.
+
+        Returns how many runs it renamed; superseded ones keep theirs.
+        """
+        with self._transaction() as db:
+            rows = [r for r in self._select("runs") if r["state"] != "superseded" and r["key"] in keys]
+            scores, before = self.scores(), self._bases()
+            of: dict[tuple[str, int], list[str]] = {}
+            for row in rows:
+                of.setdefault((row["arm"], row["seed"]), []).append(row["key"])
+                db.execute("DELETE FROM runs WHERE key=?", (row["key"],))
+                record = None if row["record"] is None else {**parse(row["record"]), "key": keys[row["key"]]}
+                self._put_run({**row, "key": keys[row["key"]], "record": None if record is None else canonical_json(record)})
+                if (blob := self.weights(row["key"])) is not None:
+                    db.execute("DELETE FROM weights WHERE key=?", (row["key"],))
+                    self._put("weights", keys[row["key"]], blob)
+            after = self._bases()
+            for score in scores:
+                mine = of.get((score.arm, score.seed), [])
+                all_failed = score.key == digest(sorted(mine))[:32]
+                key = digest(sorted(keys[k] for k in mine))[:32] if all_failed else keys.get(score.key, score.key)
+                if before.get((score.arm, score.seed)) == digest(sorted(mine)):
+                    place = (score.arm, score.seed)
+                    self._put("scores", *place, after[place], canonical_json(replace(score, key=key)))
+            plan = self.plan()
+            if plan is not None:
+                self._put("meta", "plan", canonical_json({**plan, "parts": {**plan["parts"], **parts}}))
+        return len(rows)
 
     def finish(self, records: Iterable[RunRecord], weights: Mapping[str, bytes] | None = None) -> tuple[str, ...]:
         """Stores the results of a whole stack, all or none, with the weights (safetensors bytes) of those to be scored.
