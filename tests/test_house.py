@@ -355,7 +355,7 @@ MACHINERY = [
 def names_of_parts() -> set[str]:
     """Ids of all parts, and short names of those that fill a place of a net or train it; a family of rules may be called as one
     of its rules."""
-    filling = [part for part in catalogue.parts() if part.slots() and part.slots() != ("net",)]
+    filling = [part for part in catalogue.parts() if part.slots()]
     return {part.id for part in catalogue.parts()} | {part.name for part in filling} - set(FAMILIES)
 
 

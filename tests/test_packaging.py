@@ -96,3 +96,15 @@ def test_the_package_ships_its_data():
     assert hatch["wheel"]["sources"] == {"evidence": "netwright/_evidence"}
     ignored = [line for line in (ROOT / ".gitignore").read_text(encoding="utf-8").split() if not line.startswith("#")]
     assert not {"*.json", "*.toml", "*.html", "evidence", "/evidence/", "netwright"} & set(ignored)
+
+
+def test_stubs_hold_the_interface_and_the_classes_of_a_wing():
+    from netwright.core import catalogue
+    from netwright.show import stubs
+
+    for kind in catalogue.kinds().values():
+        text = stubs.stub(kind.name)
+        classes = {name for part in catalogue.parts(kind.name) if (name := catalogue.cls_name(part))}
+        assert bool(text) == bool(classes)
+        assert all(f"class {name}(" in text for name in classes)
+        assert not text or f"from netwright.{kind.folder}._kind import Tags as Tags" in text

@@ -95,7 +95,7 @@ class NetPart(Part):
         return "net"
 
     def slots(self) -> tuple[str, ...]:
-        return ("net",)
+        return ()  # a task names its host; no arm changes it
 
     def build(self, problem: Any = None, widths: Sequence[int] = (), fill: Mapping[str, Factory] | None = None,
               **options: Any) -> nn.Module:  # fmt: skip

@@ -36,6 +36,12 @@ def costs_of(part: Part) -> list[tuple[str, str]]:
     return [(text, str(value)) for name, text in named.items() if (value := getattr(part, name, 0))]
 
 
+def places_of(part: Part) -> list[tuple[str, str]]:
+    """What a net takes, and the places in it that parts fill."""
+    named = {"takes": "takes", "places": "places"}
+    return [(text, ", ".join(sorted(value))) for name, text in named.items() if (value := getattr(part, name, ()))]
+
+
 @final
 @dataclass(frozen=True)
 class Card:
@@ -50,7 +56,7 @@ class Card:
         p = self.part
         return {
             "schema": 1, "id": p.id, "kind": p.kind, "summary": p.summary, "formula": p.formula, "status": self.status,
-            "paper": reference_line(p.paper), "tags": tags_of(p), "module": p.module, "origin": p.origin,
+            "paper": reference_line(p.paper), "tags": tags_of(p), **dict(places_of(p)), "module": p.module, "origin": p.origin,
             "options": [
                 {"name": o.name, "default": _json(o.default), "help": o.help, "allowed": _json(o.allowed)} for o in p.options
             ],
@@ -65,6 +71,7 @@ class Card:
         lines.append(f"paper     {reference_line(p.paper)}")
         if tags := tags_of(p):
             lines.append("tags      " + ", ".join(k if v is True else f"{k}={v}" for k, v in tags.items()))
+        lines += [f"{text:<10}{value}" for text, value in places_of(p)]
         for o in p.options:
             allowed = f" of {', '.join(map(str, o.allowed))}" if o.allowed else ""
             shown = "''" if o.default == "" else o.default

@@ -25,7 +25,7 @@ from netwright.core.part import Claim, Part
 from netwright.corpus import papers as corpus
 from netwright.corpus.status import evidence, status
 from netwright.show import canvas, figures, words
-from netwright.show.card import Card, card, costs_of, tags_of
+from netwright.show.card import Card, card, costs_of, places_of, tags_of
 from netwright.show.place import environment, formula, place
 from netwright.tensor.modules import SizedPart
 
@@ -174,6 +174,8 @@ def _use(part: Part) -> str:
         old = {"linear": "nn.Linear", "conv": "nn.Conv2d"}.get(getattr(part.tags, "shape", ""), "")
         old = "nn.LayerNorm" if part.slots() == ("norm",) else old
         return f'netwright.make("{part.name}", {sizes})' + (f'\nnetwright.swap(model, {old}, "{part.name}")' if old else "")
+    if hasattr(part, "places"):
+        return f'netwright.get("{part.id}").build(problem, widths, fill)'
     if "activation" in part.slots():
         return f'netwright.make("{part.name}")\nnetwright.swap(model, nn.ReLU, "{part.name}")'
     if part.slots():
@@ -192,6 +194,7 @@ def _facts(part: Part) -> list[tuple[str, str | Markup]]:
         ("fills the slot", words.join(list(part.slots()), "or")),
         ("tags", "; ".join(tags)),
         ("elementwise operations an output value", f"about {flops:g}" if flops is not None else ""),
+        *places_of(part),
         *costs_of(part),
         ("uses", words.join(list(part.uses))),
         ("is the same as", part.alias_of),
