@@ -1,4 +1,4 @@
-"""python -m netwright.bench.restamp --since REF: keep records across a change of the source that moves no number.
+"""python -m netwright.bench.restamp [--since REF] [--study FOLDER]: keep records across changes that move no number.
 
 A record in evidence/ rests on fingerprints, and so does a run in a study's store, by its key. Where definitions were
 written anew without another result (a file split, a helper taken out), what was measured still holds and only its
@@ -126,7 +126,7 @@ def trials(evidence: Path) -> list[Trial]:
         for row in _records(json.loads(path.read_text(encoding="utf-8"))):
             command, prints = row.get("command"), row.get("fingerprints")
             if isinstance(command, str) and command.startswith("netwright compare ") and isinstance(prints, dict):
-                parts = tuple(catalogue.get(name).id for name in prints)
+                parts = tuple(dict.fromkeys((*(catalogue.get(name).id for name in prints), _task(row))))
                 commands.setdefault(command, Trial("study", command, parts, float(row.get("minutes") or 1.0)))
     return found + list(commands.values())
 
@@ -229,7 +229,7 @@ def _run(tree: Path, words: Iterable[str], folder: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare, say what was found, and write the evidence where nothing differs; 0 where it was written."""
     parser = argparse.ArgumentParser(prog="python -m netwright.bench.restamp", description=(__doc__ or "").split("\n\n")[1])
-    parser.add_argument("--since", required=True, metavar="REF", help="the commit at which the records were fresh")
+    parser.add_argument("--since", default="HEAD", metavar="REF", help="where the records were fresh (default: the last commit)")
     parser.add_argument("--evidence", type=Path, default=ROOT / "evidence", help="the folder of records (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="trials at a time, one thread each (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="say what changed and what would be run")

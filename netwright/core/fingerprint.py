@@ -89,6 +89,7 @@ class Sources:
         self._roots = {"netwright": root}  # first name of a module -> the folder it is looked for in
         self._folders: list[Path] = []  # any module there
         self._files: dict[str, _File | None] = {}
+        self._bound: dict[tuple[str, str], list[str | Key]] = {}
         self._texts: dict[Key, tuple[str | Key, ...]] = {}
         self._digests: dict[Key, str] = {}
         self._expressions: dict[Key, tuple[ast.AST, frozenset[str]]] = {}
@@ -119,7 +120,9 @@ class Sources:
 
     def bound(self, module: str, name: str) -> str | Key:
         """What a name of a module of ours is bound to: a definition, or a text for what lies outside or is guarded."""
-        return self.choices(module, name)[0]
+        if (module, name) not in self._bound:
+            self._bound[module, name] = self.choices(module, name)
+        return self._bound[module, name][0]
 
     def choices(self, module: str, name: str, seen: frozenset[tuple[str, str]] = frozenset()) -> list[str | Key]:
         """Everything a name may be bound to: more than one where a try or an if chooses between imports."""
@@ -590,10 +593,12 @@ class _Writer:
         for default in (*args.defaults, *(d for d in args.kw_defaults if d is not None)):
             self.write(default)
         every = [*args.posonlyargs, *args.args, *args.kwonlyargs, *(a for a in (args.vararg, args.kwarg) if a)]
-        shared = {name for n in _inside(body, (ast.Global, ast.Nonlocal)) for name in n.names}
+        special = _inside(body, (ast.Global, ast.Nonlocal, ast.Import, ast.ImportFrom))
+        shared = {name for n in special if isinstance(n, (ast.Global, ast.Nonlocal)) for name in n.names}
         names: dict[str, _Import | None] = dict.fromkeys(({a.arg for a in every} | _assigned(body)) - shared)
-        for statement in _inside(body, (ast.Import, ast.ImportFrom)):
-            names.update(_imported(statement, self.package))
+        for statement in special:
+            if isinstance(statement, (ast.Import, ast.ImportFrom)):
+                names.update(_imported(statement, self.package))
         said = _only_said(body)
         self.scopes.append(("function", names))
         self._plain(args, "defaults", "kw_defaults")
@@ -622,6 +627,9 @@ class _Writer:
 
 def _only_said(body: list[Any]) -> list[Any]:
     """Statements of a function that make a text which nothing but an error says."""
+    texts = [n for n in body if isinstance(n, ast.Assign) and isinstance(n.value, (ast.JoinedStr, ast.Constant))]
+    if not texts:
+        return []
     heard: set[str] = set()
     left = list(body)
     while left:
@@ -629,7 +637,6 @@ def _only_said(body: list[Any]) -> list[Any]:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
             heard.add(node.id)
         left += [] if isinstance(node, ast.Raise) else ast.iter_child_nodes(node)
-    texts = [n for n in body if isinstance(n, ast.Assign) and isinstance(n.value, (ast.JoinedStr, ast.Constant))]
     return [n for n in texts if isinstance(n.targets[0], ast.Name) and n.targets[0].id not in heard]
 
 
@@ -639,12 +646,14 @@ def _documented(node: Any) -> int:
     return int(isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str))
 
 
-def _inside(body: list[Any], types: Any) -> Iterator[Any]:
+def _inside(body: list[Any], types: Any) -> list[Any]:
     """Statements of these types in a function's body, without those of functions and classes inside it."""
-    left = list(body)
+    found, left = [], list(body)
     while left:
         node = left.pop()
         if isinstance(node, types):
-            yield node
-        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
-            left += ast.iter_child_nodes(node)
+            found.append(node)
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.IfExp)):
+                left += getattr(node, part, ())
+    return found

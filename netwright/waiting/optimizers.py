@@ -1,4 +1,7 @@
-"""Optimizers and schedules by name, as the engine takes them; they become parts when their kinds are there."""
+"""Optimizers and schedules by name, as the engine takes them; they become parts when their kinds are there.
+
+ENGINE_VERSION stands for this file too: tests/golden/trajectory.json has a training with each.
+"""
 
 from __future__ import annotations
 
