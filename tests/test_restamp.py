@@ -66,6 +66,14 @@ def test_every_changed_definition_is_tried() -> None:
     assert picked == chosen(every, keys, "salt") != chosen(every, keys, "pepper")
 
 
+def test_a_curve_without_a_loss_is_equal_to_itself(tmp_path: Path) -> None:
+    """A rule in closed form has NaN for the loss of its step."""
+    rule = next(p for p in catalogue.parts("rule") if p.tags.closed_form)
+    command = f"netwright compare {rule.id} --task moons --seeds 1 --tune 1 --match none --no-control"
+    one, other = (restamp.outcome(Trial("study", command, (rule.id,)), restamp.ROOT, tmp_path / str(i)) for i in range(2))
+    assert one == other and "NaN" in one
+
+
 LINE = r"(def {}\(x: Tensor\) -> Tensor:\n    return )([^\n]+)\n\n"
 
 

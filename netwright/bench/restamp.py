@@ -145,13 +145,13 @@ def chosen(every: Sequence[Trial], definitions: Mapping[str, Sequence[Key]], sal
     return out
 
 
-def outcome(trial: Trial, tree: Path, folder: Path) -> Any:
-    """What a trial gives on a tree, all fields but time."""
+def outcome(trial: Trial, tree: Path, folder: Path) -> str:
+    """What a trial gives on a tree, all fields but time, as one text: so that NaN equals NaN."""
     folder.mkdir(parents=True)
     if trial.what == "checks":
         _run(tree, ["-c", CHECKS, "--all", "--part", _there(trial.name, tree), "--out", str(folder / "checks.json")], folder)
         rows = json.loads((folder / "checks.json").read_text(encoding="utf-8"))["parts"].values()
-        return [row["checks"] for row in rows]
+        return json.dumps([row["checks"] for row in rows], sort_keys=True)
     words = [*shlex.split(trial.name)[1:], "--out", str(folder / "study"), "--executor", "serial"]
     _run(tree, ["-c", STUDY, *words], folder)
     with Store.read(folder / "study") as store:
@@ -159,7 +159,7 @@ def outcome(trial: Trial, tree: Path, folder: Path) -> Any:
         scores = [{k: v for k, v in asdict(s).items() if k != "key"} for s in store.scores()]
         costs = [{k: v for k, v in asdict(c).items() if k not in TIMES} for c in store.costs()]
     order = lambda row: json.dumps(row, sort_keys=True, default=str)  # noqa: E731
-    return [sorted(rows, key=order) for rows in (runs, scores, costs)]
+    return "\n".join(order(row) for rows in (runs, scores, costs) for row in sorted(rows, key=order))
 
 
 def _there(name: str, tree: Path) -> str:
@@ -277,7 +277,7 @@ def tried(picked: Sequence[Trial], before: Path, scratch: Path, workers: int) ->
 
     def same(i: int) -> bool:
         one, other = (outcome(picked[i], tree, scratch / f"{i}-{tree.name}") for tree in (before, ROOT))
-        return bool(one == other)
+        return one == other
 
     with ThreadPoolExecutor(workers) as pool:
         for trial, equal in zip(picked, pool.map(same, range(len(picked))), strict=True):
