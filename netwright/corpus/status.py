@@ -22,7 +22,7 @@ from netwright.core.errors import NetwrightError
 from netwright.core.fingerprint import fingerprint, judged
 from netwright.core.part import Part
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 
 def evidence() -> Path | None:
