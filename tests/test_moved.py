@@ -92,6 +92,13 @@ def test_pickles_of_norms_find_their_classes() -> None:
     assert cls is old is part.cls
 
 
+@pytest.mark.parametrize("old", ["testing", "pages"])
+def test_former_commands_run(old: str) -> None:
+    words = [sys.executable, "-m", f"netwright.{old}", "--help"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "usage: python -m netwright." in done.stdout, done.stderr
+
+
 def test_a_verb_stays_a_verb() -> None:
     script = (
         "import netwright\n"

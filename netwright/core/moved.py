@@ -11,7 +11,7 @@ import sys
 import warnings
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, final
 
 #: Path in 0.1, below netwright -> where its names are looked for now, in this order.
@@ -100,6 +100,7 @@ MOVED: dict[str, str] = {
     "swapping.target": "surgery.target",
     "symbolic": "waiting.symbolic",
     "testing": "contract core.contract",
+    "testing.__main__": "contract.__main__",
     "testing.child": "contract.child",
     "testing.every": "contract.every",
     "train": "engine.loop waiting.optimizers",
@@ -154,6 +155,12 @@ class Finder(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Nothing: names are looked up when they are asked for."""
+
+    def get_code(self, name: str) -> CodeType:
+        """What `python -m netwright.pages` runs: the module that took over."""
+        place = MOVED[name.removeprefix("netwright.")].split()[0]
+        run = f"import runpy\nrunpy.run_module('netwright.{place}', run_name='__main__', alter_sys=True)\n"
+        return compile(run, name, "exec")
 
 
 def install() -> None:
