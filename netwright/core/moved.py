@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 from typing import Any, final
@@ -141,14 +140,15 @@ class _Former(ModuleType):
 
 
 @final
-class Finder(MetaPathFinder, Loader):
-    """Finds the modules of MOVED, where no file stands in their place."""
+class Finder:
+    """Finds the modules of MOVED, where no file stands in their place: a finder and a loader, which have no base to cost time."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         old = name.removeprefix("netwright.")
         if old == name or old not in MOVED:
             return None
-        return ModuleSpec(name, self, is_package=any(other.startswith(f"{old}.") for other in MOVED))
+        own: Any = self
+        return ModuleSpec(name, own, is_package=any(other.startswith(f"{old}.") for other in MOVED))
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return _Former(spec.name, f"Moved: see netwright.{MOVED[spec.name.removeprefix('netwright.')].split()[0]}.")
