@@ -101,6 +101,7 @@ PART_FILES = [block for path in EXAMPLES for block in blocks(path, "python") if 
 
 
 @pytest.mark.parametrize("block", PART_FILES, ids=named)
+@pytest.mark.every_part
 def test_every_part_shown_passes_its_checks(block: str, tmp_path: Path) -> None:
     file = tmp_path / named(block)
     file.write_text(block, encoding="utf-8")
@@ -327,6 +328,7 @@ def test_a_page_tells_fresh_results_from_stale_ones(tmp_path: Path) -> None:
     assert "not studied yet" in pages.page(claimed, pages.Evidence())
 
 
+@pytest.mark.every_part
 def test_the_table_of_rules_is_the_catalogues() -> None:
     from netwright.show import rules
 
@@ -335,6 +337,7 @@ def test_the_table_of_rules_is_the_catalogues() -> None:
     assert rules.written(text, found) == text, "run python -m netwright.show.rules"
 
 
+@pytest.mark.every_part
 def test_the_tables_of_layers_are_the_catalogues_and_the_benchmarks() -> None:
     from netwright.show import layers
 

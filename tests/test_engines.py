@@ -119,6 +119,7 @@ def fits(arm, task) -> bool:
         return False
 
 
+@pytest.mark.every_part
 def test_parts_of_the_catalogue_agree_on_their_own_hosts():
     task = dataclasses.replace(open_task("moons", {}), steps=20, evals=(10, 20), optimizer="sgd")
     rules = [p for p in catalogue.parts("rule") if p.tags.stackable and not p.tags.closed_form]

@@ -384,4 +384,4 @@ def test_how_a_part_is_put_into_a_users_model_counts_too() -> None:
     found = house().reached(Key(put_in.__module__, put_in.__name__))
     assert {"netwright.surgery.swap", "netwright.surgery.target"} <= {key.module for key in found}
     changed = next(c for c in map(edited, (k for k in found if k.module.startswith("netwright.surgery"))) if c is not None)
-    assert changed.digest(found[0]) != house().digest(found[0]) and prints.of(put_in) == prints.of(put_in)
+    assert changed.digest(found[0]) != house().digest(found[0])

@@ -200,6 +200,7 @@ def test_uncompiled_ends_with_its_block() -> None:
     assert fused.compiler.usable == was
 
 
+@pytest.mark.every_part
 def test_every_function_has_a_code_object_of_its_own_since_recompilations_are_counted_by_it() -> None:
     copy = fused.own_code(gated)
     x, s = inputs()

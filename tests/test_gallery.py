@@ -156,6 +156,7 @@ def text() -> str:
     return gallery.page(PARTS)
 
 
+@pytest.mark.every_part
 def test_there_is_a_card_for_every_activation(text: str) -> None:
     page = Page(text)
     assert [card["data-name"] for card in page.cards] == [part.name for part in PARTS]
@@ -267,6 +268,7 @@ def names(cards: list[dict[str, str | None]]) -> list[str | None]:
     return [card["data-name"] for card in cards]
 
 
+@pytest.mark.every_part
 def test_the_address_filters_and_sorts(shown: Any) -> None:
     assert names(shown("#family=no-such-family&sort=no-such-order")) == sorted(part.name for part in PARTS)
     smooth = shown("#smooth=yes&sort=variance")
@@ -280,6 +282,7 @@ def test_the_address_filters_and_sorts(shown: Any) -> None:
     assert costs == sorted(costs)
 
 
+@pytest.mark.every_part
 def test_the_address_searches(shown: Any) -> None:
     family = gallery.family(PARTS[-1])
     found = shown(f"#q={family.upper()}&family={family}&sort=year")

@@ -24,7 +24,7 @@ from netwright.nets.dense.mlp import Mlp
 from netwright.nets.graph.gcn import Gcn
 from netwright.rules._toy import Toy
 from netwright.rules.graph._shared import joined
-from netwright.tasks.graph._shared import read_graph
+from netwright.tasks.graph._npz import read_graph
 from netwright.tensor.streams import generator, initialise
 
 FOLDER = str(Path(__file__).parent / "fixtures")
@@ -251,6 +251,7 @@ def test_rules_for_graphs_refuse_other_nets(part: Any) -> None:
 
 
 @pytest.mark.parametrize("part", [p for p in catalogue.parts("rule") if "blocks" in p.tags.needs][:3], ids=lambda part: part.name)
+@pytest.mark.every_part
 def test_rules_of_blocks_refuse_a_graph_saying_what_they_need(part: Any) -> None:
     toy = Toy(nodes=9)
     with pytest.raises(Misfit, match="blocks"):

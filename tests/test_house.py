@@ -326,21 +326,32 @@ def test_every_part_is_listed_made_and_carded_without_extras() -> None:
     assert int(done.stdout.split()[-1]) == len([p for p in catalogue.parts() if p.origin == "netwright"])
 
 
+def needed(path: Path) -> set[str]:
+    """Ids of the parts of a file, and of those that are built from them."""
+    module = sys.modules[".".join(path.relative_to(ROOT).with_suffix("").parts)]
+    lost = {part.id for part in catalogue.declared(module)}
+    while more := {part.id for part in catalogue.parts() if lost & set(part.uses)} - lost:
+        lost |= more
+    return lost
+
+
 @pytest.mark.every_part
-def test_a_part_file_that_fails_takes_nothing_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("used", [False, True])
+def test_a_part_file_that_fails_takes_only_what_is_built_from_it(used: bool, tmp_path: Path) -> None:
     house = tmp_path / "house"
     shutil.copytree(PACKAGE, house / "netwright", ignore=shutil.ignore_patterns("__pycache__"))
-    files = [path for path in PART_FILES if path.relative_to(PACKAGE).parts[0] == "activations"]
-    broken = house / "netwright" / files[0].relative_to(PACKAGE)
-    broken.write_text("import no_such_module\n", encoding="utf-8")
-    words = [sys.executable, "-c", "import netwright; print(len(netwright.list()))"]
+    path = next(path for path in PART_FILES if (len(needed(path)) > 3) == used)
+    (house / "netwright" / path.relative_to(PACKAGE)).write_text("import no_such_module\n", encoding="utf-8")
+    words = [sys.executable, "-c", "import netwright; print(*(p.id for p in netwright.list()))"]
     environment = {"PYTHONPATH": str(house), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(words, cwd=house, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    lost = needed(path)
+    assert set(done.stdout.split()) == {p.id for p in catalogue.parts() if p.origin == "netwright"} - lost
     said = [line for line in done.stderr.splitlines() if line]
-    assert len(said) == 1 and str(files[0].relative_to(ROOT)) in said[0] and "no_such_module" in said[0]
-    lost = len(catalogue.declared(sys.modules[".".join(files[0].relative_to(ROOT).with_suffix("").parts)]))
-    assert int(done.stdout) == len([p for p in catalogue.parts() if p.origin == "netwright"]) - lost
+    assert str(path.relative_to(ROOT)) in said[0] and "no_such_module" in said[0]
+    own = {part.id for part in catalogue.declared(sys.modules[".".join(path.relative_to(ROOT).with_suffix("").parts)])}
+    assert len(said) == 1 + len(lost - own) and all(any(name in line for line in said[1:]) for name in lost - own)
 
 
 # Law 3 ----------------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ NAMES = {
     "checkpoint": {"load": "tensor.saving", "save": "tensor.saving"},
     "edges": {"prune": "waiting.edges", "regularisation": "waiting.edges"},
     "fused": {"compiler": "tensor.fused"},
-    "graphs": {"Gcn": "nets.graph.gcn", "Graph": "engine.graph", "Glorot": "tensor.modules", "read_graph": "tasks.graph._shared"},
+    "graphs": {"Gcn": "nets.graph.gcn", "Graph": "engine.graph", "Glorot": "tensor.modules", "read_graph": "tasks.graph._npz"},
     "kinds.activation": {"activation": "activations._kind"},
     "kinds.layer": {"Layer": "layers._kind", "drawn": "tensor.modules", "fuse": "tensor.fused", "layer": "layers._kind"},
     "kinds.norm": {"Norm": "layers._kind", "norm": "layers._kind", "drawn": "tensor.modules"},
@@ -54,9 +54,13 @@ NAMES = {
 
 @pytest.mark.parametrize("old", MOVED)
 def test_every_former_module_is_importable_and_its_places_exist(old: str) -> None:
-    importlib.import_module(f"netwright.{old}")
-    for place in MOVED[old].split():
-        importlib.import_module(f"netwright.{place}")
+    module = importlib.import_module(f"netwright.{old}")
+    places = [importlib.import_module(f"netwright.{place}") for place in MOVED[old].split()]
+    public = [(name, value) for place in places for name, value in vars(place).items() if not name.startswith("_")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert public or any(other.startswith(f"{old}.") for other in MOVED), old
+        assert all(hasattr(module, name) for name, _ in public)
 
 
 @pytest.mark.parametrize(("old", "name", "place"), [(o, n, p) for o, names in NAMES.items() for n, p in names.items()])
@@ -80,16 +84,17 @@ def test_a_name_that_never_was_is_an_attribute_error() -> None:
     assert not hasattr(importlib.import_module("netwright.study"), "no_such_name")
 
 
-def test_pickles_of_norms_find_their_classes() -> None:
-    """0.1 kept classes of norms at netwright.norms; files that name them there still open."""
-    import netwright
+#: Where 0.1 defined the classes that a pickle of its modules names.
+PICKLED = {"norms.batch.prepbn": ("PRepBN",), "norms.evolved.evonorm": ("EvoNormB0", "EvoNormS0"), "sized": ("Sized",),
+           "nets": ("Mlp", "Dense", "Residual"), "graphs": ("Gcn",), "aligned": ("AlignedLinear",)}  # fmt: skip
 
-    part = netwright.list("norm")[0]
+
+@pytest.mark.parametrize(("old", "name"), [(old, name) for old, names in PICKLED.items() for name in names])
+def test_pickles_of_modules_find_their_classes(old: str, name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cls = getattr(importlib.import_module("netwright.norms"), part.cls.__name__)
-        old = pickle.loads(b"cnetwright.norms\n" + part.cls.__name__.encode() + b"\n.")
-    assert cls is old is part.cls
+        found = pickle.loads(f"cnetwright.{old}\n{name}\n.".encode())
+    assert isinstance(found, type) and found.__name__ == name and found.__module__ != f"netwright.{old}"
 
 
 @pytest.mark.parametrize("old", ["testing", "pages"])

@@ -48,6 +48,7 @@ def taking(what: str) -> Any:
 
 
 @pytest.mark.parametrize("part", NETS, ids=lambda part: part.id)
+@pytest.mark.every_part
 def test_a_net_passes_every_check(part: Any) -> None:
     results = run(part, sample=False)
     assert {result.check for result in results} == set(CHECKS)
@@ -363,6 +364,7 @@ def leaves(part: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("part", NETS, ids=lambda part: part.id)
+@pytest.mark.every_part
 def test_a_reference_notices_a_change_of_any_module(part: Any) -> None:
     for path in leaves(part):
         result = judge(hooked(part, lambda out: out * 1.01, path), "reference")
@@ -395,6 +397,7 @@ def test_a_reference_notices_another_hop(hop: Any, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("part", [part for part in NETS if "image" in part.takes], ids=lambda part: part.id)
 @torch.no_grad()
+@pytest.mark.every_part
 def test_images_of_any_size_fit(part: Any) -> None:
     for size in ((1, 1), (2, 3), (7, 5), (28, 9)):
         case = Case(problem("image", (2, *size), (3,)), (4, 4, 4, 4), rows(2, 2, *size).double())
@@ -403,6 +406,7 @@ def test_images_of_any_size_fit(part: Any) -> None:
         assert net.shapes == tuple(tuple(h.shape[1:]) for h in net.features(case.x))
 
 
+@pytest.mark.every_part
 def test_what_is_missing_is_named() -> None:
     for part in NETS:
         case = part.cases()[0]

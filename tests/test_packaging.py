@@ -98,6 +98,7 @@ def test_the_package_ships_its_data():
     assert not {"*.json", "*.toml", "*.html", "evidence", "/evidence/", "netwright"} & set(ignored)
 
 
+@pytest.mark.every_part
 def test_stubs_hold_the_interface_and_the_classes_of_a_wing():
     from netwright.core import catalogue
     from netwright.show import stubs

@@ -225,3 +225,25 @@ def test_files_of_schema_1_open_in_this_release(tmp_path):
         assert opened.plan() == {"engine": "loop", "runs": 3} and opened.looks() == ((0,),)
         assert opened.notes() == ("not tuned",) and opened.study == "study-1"
     opened.close()
+
+
+def test_runs_take_other_keys_with_all_that_hangs_on_them(tmp_path):
+    with owned(tmp_path) as store:
+        runs = [run(i) for i in range(3)]
+        store.add_runs(runs)
+        store.put_plan({"parts": {"a": "old", "b": "kept"}})
+        store.finish([record(r) for r in runs[:2]], {runs[0].key: b"weights"})
+        by_place = {(r.arm, r.seed): r for r in runs[:2]}
+        for (arm, seed), r in by_place.items():
+            store.put_score(Score(arm, seed, r.trial, 0.5, key=r.key))
+        before = {(s.arm, s.seed, s.value) for s in store.scores()}
+        names = {r.key: f"new-{r.key}" for r in runs}
+        assert store.rekey(names, {"a": "new"}) == 3
+        assert {r.key for r in store.runs()} == set(names.values()) and len(store.records()) == 2
+        assert {r.key for r in store.records()} == {f"new-{r.key}" for r in runs[:2]}
+        assert store.weights(f"new-{runs[0].key}") == b"weights" and store.weights(runs[0].key) is None
+        assert {(s.arm, s.seed, s.value) for s in store.scores()} == before != set()
+        assert all(s.key in names.values() for s in store.scores())
+        assert store.plan() == {"parts": {"a": "new", "b": "kept"}}
+        assert store.add_runs([run(i) for i in range(3)]) == tuple(r.key for r in runs), "the old keys are free"
+    assert not examine(tmp_path)

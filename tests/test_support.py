@@ -182,6 +182,7 @@ class Table(HTMLParser):
 HOSTILE = "</style></title><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\"'&"
 
 
+@pytest.mark.every_part
 def test_the_page_has_a_row_a_part_and_every_reason() -> None:
     text = pages.support(PARTS, pages.Evidence({part.id: entry(onnx=f"skip: declared: {HOSTILE}") for part in PARTS}))
     page = Table(text)
@@ -193,6 +194,7 @@ def test_the_page_has_a_row_a_part_and_every_reason() -> None:
     assert math.isclose(text.count('class="state not-measured"'), (len(matrix.COLUMNS) - 1) * len(PARTS) + 1)
 
 
+@pytest.mark.every_part
 def test_other_kinds_have_no_rows() -> None:
     others = [part for part in catalogue.parts() if part.kind not in matrix.KINDS]
     text = pages.support(others, pages.Evidence())

@@ -153,6 +153,7 @@ def test_swapping_back_restores_the_output_to_the_bit() -> None:
     assert torch.equal(model(x), before)
 
 
+@pytest.mark.every_part
 def test_parts_of_the_catalogue_by_name_class_and_declaration() -> None:
     plain = [p for p in catalogue.parts("activation") if isinstance(p, ActivationPart) and p.slots() == ("activation",)]
     plain = [p for p in plain if p.ratio == 1 and not p.tags.no_dtypes]

@@ -175,6 +175,7 @@ def test_every_way_to_say_what_reaches_calls(what: object, count: int) -> None:
     assert len(swap(model, what, Squeeze, functional=True, example=x).sites) == count
 
 
+@pytest.mark.every_part
 def test_a_part_means_the_calls_of_its_name() -> None:
     parts = {p.cls.lower(): p for p in catalogue.parts("activation") if isinstance(p, ActivationPart)}
     part = parts[F.relu.__name__]

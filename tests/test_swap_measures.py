@@ -280,6 +280,7 @@ LEARNING = [
 ]  # fmt: skip
 
 
+@pytest.mark.every_part
 def test_parts_that_equal_another_can_start_as_it() -> None:
     """A declared identity with a part without parameters is a start the fit has to find."""
     known = {p.id: p for p in catalogue.parts("activation")}
@@ -346,6 +347,7 @@ def gated_parts() -> list[ActivationPart]:
     return [p for p in catalogue.parts("activation") if isinstance(p, ActivationPart) and p.tags.shape == "gated"]
 
 
+@pytest.mark.every_part
 def test_a_gated_part_is_refused_with_the_gate_to_use() -> None:
     for name, why in (("act", "already multiplies up's output"), ("after", "fills the slot mlp")):
         model = Gated()

@@ -22,7 +22,7 @@ from netwright.engine.task import Task, accuracy, eval_grid, mse, nats, one_hot,
 from netwright.tasks import TaskPart
 from netwright.tasks import _contract as contract
 from netwright.tasks import _read as data
-from netwright.tasks.graph._shared import read_graph
+from netwright.tasks.graph._npz import read_graph
 from netwright.tensor.streams import generator
 from netwright.waiting.losses import cross_entropy
 
@@ -121,6 +121,7 @@ def test_overlapping_windows_are_hashed_without_being_copied_out() -> None:
     assert tensor_hash(windows) != tensor_hash(changed.unfold(0, 8, 1))
 
 
+@pytest.mark.every_part
 def test_a_task_builds_only_at_its_sizes_and_options() -> None:
     for part in PARTS:
         with pytest.raises(BadInput, match="small"):
@@ -187,6 +188,7 @@ def test_windows_of_the_text(part: TaskPart) -> None:
 
 
 @pytest.mark.parametrize("part", [p for p in PARTS if p.build().augment], ids=lambda p: p.name)
+@pytest.mark.every_part
 def test_crops_are_pieces_of_the_bordered_image(part: TaskPart) -> None:
     augment = part.build().augment
     assert augment is not None

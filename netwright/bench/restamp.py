@@ -145,13 +145,17 @@ def chosen(every: Sequence[Trial], definitions: Mapping[str, Sequence[Key]], sal
     return out
 
 
-def outcome(trial: Trial, tree: Path, folder: Path) -> str:
-    """What a trial gives on a tree, all fields but time, as one text: so that NaN equals NaN."""
+def outcome(trial: Trial, tree: Path, folder: Path, name: str = "") -> str:
+    """What a trial gives on a tree, all fields but time, as one text: so that NaN equals NaN.
+
+    Of checks their verdicts: why one is skipped is said in words, which may change. name: what the tree calls the part.
+    """
     folder.mkdir(parents=True)
     if trial.what == "checks":
-        _run(tree, ["-c", CHECKS, "--all", "--part", _there(trial.name, tree), "--out", str(folder / "checks.json")], folder)
+        _run(tree, ["-c", CHECKS, "--all", "--part", name or trial.name, "--out", str(folder / "checks.json")], folder)
         rows = json.loads((folder / "checks.json").read_text(encoding="utf-8"))["parts"].values()
-        return json.dumps([row["checks"] for row in rows], sort_keys=True)
+        verdicts = [(check, said.partition(":")[0]) for row in rows for check, said in row["checks"].items()]
+        return json.dumps(sorted(verdicts))
     words = [*shlex.split(trial.name)[1:], "--out", str(folder / "study"), "--executor", "serial"]
     _run(tree, ["-c", STUDY, *words], folder)
     with Store.read(folder / "study") as store:
@@ -160,11 +164,6 @@ def outcome(trial: Trial, tree: Path, folder: Path) -> str:
         costs = [{k: v for k, v in asdict(c).items() if k not in TIMES} for c in store.costs()]
     order = lambda row: json.dumps(row, sort_keys=True, default=str)  # noqa: E731
     return "\n".join(order(row) for rows in (runs, scores, costs) for row in sorted(rows, key=order))
-
-
-def _there(name: str, tree: Path) -> str:
-    """A part's name without its kind, which another release may call otherwise."""
-    return name if tree == ROOT else name.partition("/")[2]
 
 
 def stamped(value: Any, old: Marks, new: Marks) -> tuple[Any, int, int]:
@@ -251,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.dry_run:
             print("".join(f"  {t.what} {t.name}\n" for t in picked), end="")
             return 0
-        different = [t.name for t, same in tried(picked, before, Path(scratch), given.workers) if not same]
+        different = [t.name for t, same in tried(picked, before, old, Path(scratch), given.workers) if not same]
         kept = {} if different else write(given.evidence, old, new)
         kept |= {} if different else {str(folder): rekeyed(folder, before) for folder in given.study}
     if given.report:
@@ -272,12 +271,12 @@ def _checkout(ref: str, folder: Path) -> Path:
     return folder
 
 
-def tried(picked: Sequence[Trial], before: Path, scratch: Path, workers: int) -> Iterator[tuple[Trial, bool]]:
+def tried(picked: Sequence[Trial], before: Path, old: Marks, scratch: Path, workers: int) -> Iterator[tuple[Trial, bool]]:
     """Each trial, and whether it gives the same on both trees."""
 
     def same(i: int) -> bool:
-        one, other = (outcome(picked[i], tree, scratch / f"{i}-{tree.name}") for tree in (before, ROOT))
-        return one == other
+        was = outcome(picked[i], before, scratch / f"{i}-before", _old(picked[i].name, old))
+        return was == outcome(picked[i], ROOT, scratch / f"{i}-now")
 
     with ThreadPoolExecutor(workers) as pool:
         for trial, equal in zip(picked, pool.map(same, range(len(picked))), strict=True):

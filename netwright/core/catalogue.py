@@ -64,17 +64,20 @@ def _house() -> Iterable[Part]:
         for path in sorted(folder.glob("*/*.py")):
             if path.name.startswith("_"):
                 continue
-            name = f"netwright.{kind.folder}.{path.parent.name}.{path.stem}"
             try:
-                module = importlib.import_module(name)
-            except Exception as error:  # one file that can't be read takes nothing with it
-                _broken[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-                print(f"netwright: {path.relative_to(ROOT.parent)} is left out: {_broken[name]}", file=sys.stderr)
+                module = importlib.import_module(f"netwright.{kind.folder}.{path.parent.name}.{path.stem}")
+                if not (parts := declared(module)):
+                    raise BadInput("declares neither PART nor PARTS")
+            except Exception as error:  # one file that can't be read takes nothing with it but what is built from it
+                _leave_out(str(path.relative_to(ROOT.parent)), f"{type(error).__name__}: {error}")
                 continue
-            parts = declared(module)
-            if not parts:
-                raise NetwrightError(f"{path.relative_to(ROOT.parent)} declares neither PART nor PARTS")
             yield from parts
+
+
+def _leave_out(what: str, why: str) -> None:
+    """Keep the reason for broken(), and say it in one line."""
+    _broken[what] = " ".join(why.split())
+    print(f"netwright: {what} is left out: {_broken[what]}", file=sys.stderr)
 
 
 def _plugins() -> Iterable[Part]:
@@ -104,6 +107,10 @@ def _index() -> dict[str, Part]:
             _broken[part.id] = f"{part.origin} declares {part.id}, which {index[part.id].origin} has; the newcomer is left out"
         else:
             index[part.id] = part
+    while lacking := {p.id: u for p in index.values() for u in p.uses if u not in index and _broken}:
+        for name, used in lacking.items():
+            _leave_out(name, f"it uses {used}, which is not there")
+            del index[name]
     _refuse_cycles(index)
     return index
 

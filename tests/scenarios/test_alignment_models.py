@@ -25,6 +25,7 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.every_part
 def test_every_rule_that_models_can_be_converted_to_is_in_the_catalogue() -> None:
     assert {f"rule/{name}" for name in RULES} <= {part.id for part in catalogue.parts("rule")}
 

@@ -15,7 +15,7 @@ from netwright.engine.graph import Graph
 from netwright.engine.task import Data, Problem, Task, accuracy, eval_grid, one_hot
 from netwright.tasks._kind import host_net, task_part
 from netwright.tasks._read import kept
-from netwright.tasks.graph._shared import read_graph
+from netwright.tasks.graph._npz import read_graph
 from netwright.tensor.streams import permutation
 from netwright.waiting.losses import cross_entropy
 
