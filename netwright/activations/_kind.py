@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright.core.errors import BadInput
-from netwright.core.kind import Kind
+from netwright.core.kind import NET, Kind
 from netwright.core.part import Claim, Example, Identity, Learn, Option, Paper, Part, State
 from netwright.tensor.fused import fuse, fuse_kept, own_code
 
@@ -117,6 +117,10 @@ class ActivationPart(Part):
 
     def slots(self) -> tuple[str, ...]:
         return ("mlp",) if self.tags.shape == "gated" else ("activation",)
+
+    @property
+    def replaces(self) -> tuple[str, ...]:
+        return ("activation",) if self.tags.shape == "gated" else ()
 
     def factory(self, options: Mapping[str, Any]) -> Callable[..., nn.Module]:
         """What fills a slot of a host: (channels, channel_dim) -> module; of a shared part every time the same one."""
@@ -378,4 +382,4 @@ def activation(
     )  # fmt: skip
 
 
-KIND = Kind("activation", "activations", "a function put between linear maps")
+KIND = Kind("activation", "activations", "a function put between linear maps", NET)

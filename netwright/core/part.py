@@ -203,6 +203,15 @@ class Part(ABC):
         """Why copies of a net with this part can't be trained as one stack, or ''."""
         return ""
 
+    @property
+    def replaces(self) -> tuple[str, ...]:
+        """Slots of a net whose default is left out where an arm puts this part in: it does their work too."""
+        return ()
+
+    def fills(self, slot: str) -> tuple[str, ...]:
+        """The places of a net that it fills where an arm puts it into a slot."""
+        return (slot,)
+
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All options with `given` laid over the defaults, each checked; raises on an unknown or misfit option."""
         from netwright.core.errors import unknown

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from netwright.core.errors import BadInput
 from netwright.core.expressions import names_in
-from netwright.core.kind import Kind
+from netwright.core.kind import NET, Kind
 from netwright.core.part import Claim, Identity, Option, Paper
 from netwright.tensor.modules import LOW, Change, Sized, SizedPart, bind, kebab, missing, summary_of
 
@@ -174,6 +174,13 @@ class LayerPart(SizedPart):
         slot = SLOTS[self.tags.shape] if self.tags.slot is None else self.tags.slot
         return (slot,) if slot else ()
 
+    @property
+    def replaces(self) -> tuple[str, ...]:
+        return ("activation",) if self.tags.nonlinear else ()
+
+    def fills(self, slot: str) -> tuple[str, ...]:
+        return (slot, "readout") if slot == "layer" and self.tags.readout else (slot,)
+
     def factory(self, options: Mapping[str, Any]) -> Callable[..., nn.Module]:
         """What fills a slot of a host: sizes -> module; of a norm (channels, channel_dim) -> module."""
         return lambda *sizes: self.build(*sizes, **options)
@@ -275,4 +282,4 @@ def per_axis(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
     return (value,) * dims if isinstance(value, int) else tuple(value)
 
 
-KIND = Kind("layer", "layers", "what stands where a linear map, a convolution or a norm stood", once=("norm",))
+KIND = Kind("layer", "layers", "what stands where a linear map, a convolution or a norm stood", NET, once=("norm",))

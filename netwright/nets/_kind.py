@@ -20,7 +20,7 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from netwright.core.errors import BadInput
-from netwright.core.kind import Kind
+from netwright.core.kind import NET, Kind
 from netwright.core.part import Claim, Identity, Option, Paper, Part
 from netwright.engine.blocks import Factory
 from netwright.engine.task import Problem
@@ -172,4 +172,4 @@ def conv_of(fill: Mapping[str, Factory], c_in: int, c_out: int, stride: int, bia
     return fill["conv"](c_in, c_out, 3, stride, 1) if "conv" in fill else nn.Conv2d(c_in, c_out, 3, stride, 1, bias=bias)
 
 
-KIND = Kind("net", "nets", "an architecture with places that parts fill")
+KIND = Kind("net", "nets", "an architecture with places that parts fill", NET)

@@ -15,14 +15,15 @@ from torch import Tensor
 
 from netwright.core.errors import BadInput, Misfit
 from netwright.core.expressions import names_in
-from netwright.core.kind import Kind
+from netwright.core.kind import RULE, TRAIN, Kind
 from netwright.core.part import Claim, Identity, Option, Paper, Part
 from netwright.engine.rule import Rule, require_blocks
-from netwright.engine.task import FAMILIES
 from netwright.rules._toy import Toy
 
 #: Raised by hand when numbers of this file move; tests/golden fails when they move and this did not.
 KIND_VERSION = 1
+
+FAMILIES = ("backprop", "local", "feedback")
 
 
 @final
@@ -30,7 +31,8 @@ KIND_VERSION = 1
 class Tags:
     """What a rule declares; the contract checks verify each."""
 
-    family: str = "backprop"
+    family: str = "backprop"  # arms of one family share a range of rates, and its widening
+    rates: tuple[float, float, float] = (1.0, 1.0, 1.0)  # factors on the task's lowest, highest and published rate
     local: bool = False  # no gradient crosses from one unit to another
     needs: frozenset[str] = frozenset()  # of what a task gives: "labels", "vector", "image", ...; "blocks" is added by the class
     stackable: bool = True
@@ -48,6 +50,8 @@ class Tags:
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise BadInput(f"Tags family={self.family!r}; allowed: {', '.join(FAMILIES)}")
+        if not (len(self.rates) == 3 and all(factor > 0 for factor in self.rates)):
+            raise BadInput(f"Tags rates={self.rates}; expected three factors above 0, on the lowest, highest and published rate")
         if not self.stackable and not self.why_not_stackable:
             raise BadInput("Tags stackable=False needs why_not_stackable=")
         if not self.above_control and not self.reasons.get("above_control"):
@@ -143,4 +147,4 @@ def rule(
     )  # fmt: skip
 
 
-KIND = Kind("rule", "rules", "how a net learns")
+KIND = Kind("rule", "rules", "how a net learns", TRAIN, slots=(RULE,))

@@ -10,7 +10,7 @@ from typing import Any, final
 from torch import nn
 
 from netwright.core import catalogue
-from netwright.core.kind import Kind
+from netwright.core.kind import TASK, Kind
 from netwright.core.part import Claim, Option, Paper, Part
 from netwright.engine.task import Problem, Task
 
@@ -95,4 +95,4 @@ def task_part(
     )
 
 
-KIND = Kind("task", "tasks", "data, problem, host and budget")
+KIND = Kind("task", "tasks", "data, problem, host and budget", TASK)
