@@ -200,7 +200,7 @@ def compare(
     with _errors():
         from netwright.bench.result import planned
         from netwright.bench.study import Means, Study
-        from netwright.compare import compare as compare_arms
+        from netwright.compare import finish
         from netwright.core.errors import BadInput
 
         command = shlex.join(["netwright", *sys.argv[1:]])
@@ -208,13 +208,26 @@ def compare(
         means = Means(executor, workers, limit or None, int(memory * 2**30) or None, wait or None)
         if min(seeds, tune) < 1 or min(steps, batch, workers) < 0:
             raise BadInput("--seeds and --tune take whole numbers from 1; --steps, --batch and --workers from 0")
-        request: dict[str, Any] = dict(
-            task_options=options, seeds=seeds, trials=tune, match=match, baseline=baseline or None, all_pairs=all_pairs,
+        study = Study(
+            task,
+            arms,
+            task_options=options,
+            out=out,
+            means=means,
+            command=command,
+            seeds=seeds,
+            trials=tune,
+            match=match,
+            baseline=baseline or None,
+            all_pairs=all_pairs,
+            engine=engine,
+            device=device,
+            precision=precision,
+            threads=threads,
+            steps=steps or None,
+            batch=batch or None,
             control=control,
-            engine=engine, device=device, precision=precision, threads=threads, steps=steps or None, batch=batch or None,
-            out=out, means=means, command=command,
-        )  # fmt: skip
-        study = Study(task, arms, **request)
+        )
         lines = study.outlook()
         for line in lines:
             _say(line)
@@ -222,7 +235,7 @@ def compare(
             if as_json:
                 _dump(planned(study.request, study.task, lines))
             return
-        result = compare_arms(arms, task, extend=extend, confirm=confirm, tell=_say, **request)
+        result = finish(study, extend, confirm, _say)
         path = study.folder / "report.html"
         if as_json:
             from netwright.show.machine import document

@@ -30,13 +30,16 @@ def compare(
     extend: allow adding seeds to a study already looked at. confirm: run the leader and the baseline again on fresh seeds.
     Other options: see Study.
     """
-    study = Study(task, arms, **options)
+    return finish(Study(task, arms, **options), extend, confirm, tell)
+
+
+def finish(study: Study, extend: bool = False, confirm: bool = False, tell: Tell | None = None) -> StudyResult:
+    """Run a study and write its report; see compare."""
     result = study.run(tell, extend=extend)
     write_report(study, result)
     if confirm and (leader := leader_of(result)) is not None:
         fresh = [s + max(study.request.seeds) + 1 for s in range(len(study.request.seeds))]
-        options = {**options, "seeds": fresh, "out": study.folder / "confirm"}
-        again = compare([result.baseline, leader], task, tell=tell, **options)
+        again = finish(study.again([result.baseline, leader], fresh, study.folder / "confirm"), tell=tell)
         note = f"the leader {leader} on {len(fresh)} fresh seeds: {again.comparisons[0].reason}"
         result = dataclasses.replace(result, notes=(*result.notes, note))
         write_report(study, result)

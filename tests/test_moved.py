@@ -40,7 +40,7 @@ NAMES = {
         "Blocks": "engine.blocks",
         "ConvNet": "nets.convolution.convnet",
         "Mlp": "nets.dense.mlp",
-        "norm_named": "engine.build",
+        "norm_named": "nets._kind",
     },
     "part": {"BadInput": "core.errors", "Claim": "core.part", "Option": "core.part", "Paper": "core.part"},
     "study.records": {"StudyResult": "bench.records"},

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from netwright.bench.entrant import rests_on
 from netwright.bench.records import Comparison, StudyResult
-from netwright.bench.request import rests_on
 from netwright.bench.study import Study
 from netwright.core import catalogue
 from netwright.core.errors import BadInput, slug
@@ -57,7 +57,7 @@ def record(part: Part, claim: Claim, study: Study, result: StudyResult) -> dict[
     return {
         "schema": 1, "part": part.id, "claim": claim.name, "text": claim.text, "where": claim.where,
         "expect": claim.protocol.expect if claim.protocol else "", "answer": answer(claim, comparison),
-        "fingerprints": rests_on(study.request.arms, study.task),
+        "fingerprints": rests_on(study.entrants),
         "task": result.task, "metric": result.metric, "delta": result.delta, "verdict": comparison.verdict,
         "reason": comparison.reason, "difference": comparison.difference, "interval": comparison.interval, "p": comparison.p,
         "seeds": len(result.seeds), "trials": result.trials, "match": result.match, "study": result.study,

@@ -1,88 +1,76 @@
-"""Equal cost: hidden widths are solved until an arm costs what the baseline does."""
+"""Equal cost: hidden widths are solved until an entrant costs what the baseline does."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from netwright.bench.entrant import Entrant
 from netwright.bench.probe import median_step_ratio
-from netwright.bench.request import ArmSpec, Request
-from netwright.bench.work import build_rule
-from netwright.core.widths import TOLERANCE, Price, solve
-from netwright.engine.meter import flops_of
-from netwright.engine.task import Task
+from netwright.core.widths import TOLERANCE, solve
 
 FAR = 0.10  # from here on arms are not comparable at equal cost
 
 
 def match_widths(
-    request: Request, task: Task, known: Mapping[str, tuple[int, ...]] | None = None
+    entrants: Sequence[Entrant], match: str, known: Mapping[str, tuple[int, ...]] | None = None
 ) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """Widths of every arm, and notes on what was matched; known: widths decided before, by arm.
+    """Widths of every entrant, the baseline's first, and notes on what was matched; known: widths decided before, by name.
 
     Within 2 % unmatched, widths stay equal; otherwise they are solved, within 2 % where an integer solution exists, else
     to the nearest. Time is measured once, here, with the tolerance of its own noise.
     """
-    own = tuple(task.widths)
-    widths = {arm.name: own for arm in request.arms}
+    baseline, *others = entrants
+    own = baseline.widths
+    widths = {entrant.name: own for entrant in entrants}
     notes: list[str] = []
-    if request.match == "none" or len(request.arms) == 1:
+    if match == "none" or not others:
         return widths, notes
     if not own:
-        return widths, [f"costs are reported but not matched: {task.id} has no widths to solve for"]
-    baseline = request.arms[0]
-    target = 1.0 if request.match == "time" else _price(request, task, baseline)(own)
-    for arm in request.arms[1:]:
-        if known and arm.name in known:
-            widths[arm.name] = known[arm.name]
+        return widths, [f"costs are reported but not matched: {baseline.task.id} has no widths to solve for"]
+    target = 1.0 if match == "time" else baseline.price(match)
+    for entrant in others:
+        if known and entrant.name in known:
+            widths[entrant.name] = known[entrant.name]
             continue
-        if request.match == "time":
-            price, tolerance = _time(request, task, arm)
-        else:
-            price, tolerance = _price(request, task, arm), TOLERANCE
+        price, tolerance = _time(entrant, baseline) if match == "time" else (_price(entrant, match), TOLERANCE)
         before = price(own)
         if abs(before / target - 1) <= tolerance:
             continue
         solved = solve(price, own, target, tolerance)
         after = price(solved)
-        widths[arm.name] = solved
+        widths[entrant.name] = solved
         off = "" if abs(after / target - 1) <= tolerance else f", the nearest to be had ({100 * (after / target - 1):+.1f} %)"
         notes.append(
-            f"{arm.name}: widths {_text(own)} -> {_text(solved)} to match {baseline.name} in {request.match} "
+            f"{entrant.name}: widths {_text(own)} -> {_text(solved)} to match {baseline.name} in {match} "
             f"({100 * (before / target - 1):+.1f} % unmatched{off})"
         )
     return widths, notes
 
 
-def shortfalls(request: Request, task: Task, widths: Mapping[str, Sequence[int]]) -> dict[str, str]:
-    """Arms whose cost stayed more than FAR from the baseline's although equal cost was asked for, and by how much."""
-    if request.match in ("none", "time") or len(request.arms) == 1:
+def shortfalls(entrants: Sequence[Entrant], match: str) -> dict[str, str]:
+    """Entrants whose cost stayed more than FAR from the baseline's although equal cost was asked for, and by how much."""
+    baseline, *others = entrants
+    if match in ("none", "time") or not others:
         return {}
-    first, found = request.arms[0], {}
-    target = _price(request, task, first)(widths[first.name])
-    for arm in request.arms[1:]:
-        off = _price(request, task, arm)(widths[arm.name]) / target - 1
+    found, target = {}, baseline.price(match)
+    for entrant in others:
+        off = entrant.price(match) / target - 1
         if abs(off) > FAR:
-            found[arm.name] = (
-                f"it has {100 * off:+.0f} % of {first.name}'s {request.match} and no width to make up for it; "
+            found[entrant.name] = (
+                f"it has {100 * off:+.0f} % of {baseline.name}'s {match} and no width to make up for it; "
                 "ask for another --match, or none"
             )
     return found
 
 
-def _price(request: Request, task: Task, arm: ArmSpec) -> Price:
-    if request.match == "params":
-        return lambda widths: float(sum(p.numel() for p in build_rule(task, arm, 0, widths, meta=True).parameters()))
-    return lambda widths: flops_of(task, build_rule(task, arm, 0, widths, meta=True))[0]
+def _price(entrant: Entrant, match: str) -> Callable[[Sequence[int]], float]:
+    return lambda widths: entrant.at(widths).price(match)
 
 
-def _time(request: Request, task: Task, arm: ArmSpec) -> tuple[Price, float]:
+def _time(entrant: Entrant, baseline: Entrant) -> tuple[Callable[[Sequence[int]], float], float]:
     """Step time over the baseline's, and its tolerance: 10 %, or three times the spread of the A/A row."""
-    spread = abs(median_step_ratio(request, task, request.arms[0], task.widths, request.arms[0], task.widths)[0] - 1)
-
-    def price(widths: Sequence[int]) -> float:
-        return median_step_ratio(request, task, arm, widths, request.arms[0], task.widths)[0]
-
-    return price, max(0.10, 3 * spread)
+    spread = abs(median_step_ratio(baseline, baseline)[0] - 1)
+    return lambda widths: median_step_ratio(entrant.at(widths), baseline)[0], max(0.10, 3 * spread)
 
 
 def _text(widths: Sequence[int]) -> str:

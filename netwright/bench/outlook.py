@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from netwright.bench import stats
+from netwright.bench.entrant import Entrant
 from netwright.bench.plan import choose_engines
 from netwright.bench.request import Request
 from netwright.bench.store.store import Store
 from netwright.core.errors import BadInput
-from netwright.engine.task import Task
 
 
-def outlook(request: Request, task: Task, folder: Path, limit: float | None = None) -> list[str]:
+def outlook(request: Request, entrants: Sequence[Entrant], folder: Path, limit: float | None = None) -> list[str]:
     """One line each: what can be concluded, what is run, how long it takes on this machine.
 
     limit: seconds a run may take. With it nothing is tried here, where a part that hangs could not be stopped.
@@ -22,14 +22,14 @@ def outlook(request: Request, task: Task, folder: Path, limit: float | None = No
     n, m = len(request.seeds), len(request.judged) - 1
     m = m * (m + 1) // 2 if request.all_pairs else m
     lines = [stats.attainable(n, m, look(request, folder)).sentence] if m else ["One arm: scores, but nothing to compare with."]
-    runs = len(request.arms) * n * request.trials
-    engines, _ = choose_engines(request, task, {arm.name: task.widths for arm in request.arms})
+    task, runs = entrants[0].task, len(entrants) * n * request.trials
+    engines, _ = choose_engines(request, entrants)
     names = " and ".join(sorted(set(engines.values())))
     lines.append(
-        f"{len(request.arms)} arms x {n} seeds x {request.trials} trials = {runs} runs of {task.steps} steps, engine {names}"
+        f"{len(entrants)} arms x {n} seeds x {request.trials} trials = {runs} runs of {task.steps} steps, engine {names}"
     )
     if limit is None:
-        lines.append(f"about {duration(estimate(request, task, engines))} of one core on this machine")
+        lines.append(f"about {duration(estimate(entrants, engines, n * request.trials))} of one core on this machine")
     else:
         lines.append(f"at most {duration(limit * runs)} of one core, by the limit of {limit:g} s a run")
     return lines
@@ -43,20 +43,20 @@ def look(request: Request, folder: Path) -> int:
     return 1
 
 
-def estimate(request: Request, task: Task, engines: Mapping[str, str]) -> float:
-    """Seconds of training on one thread, from a few steps of every arm."""
+def estimate(entrants: Sequence[Entrant], engines: Mapping[str, str], runs: int) -> float:
+    """Seconds of training on one thread, so many runs an entrant, from a few steps of each."""
     from netwright.bench.probe import Stepper, seconds
 
-    total, runs = 0.0, len(request.seeds) * request.trials
-    for arm in request.arms:
+    total = 0.0
+    for entrant in entrants:
         try:
-            stepper = Stepper(request, task, arm, task.widths)
+            stepper = Stepper(entrant)
             stepper.step()
             each = min(seconds(stepper, stepper.step, 1) for _ in range(3))
         except Exception:  # a part that raises is reported by its runs; here it only makes the guess a lower bound
             continue
         # a stacked copy costs about a quarter of a step of its own, evaluations a fifth on top
-        total += each * task.steps * (0.25 * runs + 2 if engines[arm.name] != "loop" else runs) * 1.2
+        total += each * entrant.task.steps * (0.25 * runs + 2 if engines[entrant.name] != "loop" else runs) * 1.2
     return total
 
 

@@ -9,13 +9,10 @@ from contextlib import contextmanager
 
 import torch
 
+from netwright.bench.entrant import Entrant
 from netwright.bench.records import Cost
-from netwright.bench.request import ArmSpec, Request
-from netwright.bench.work import build_rule, data_of
-from netwright.core.errors import NetwrightError
 from netwright.engine.loop import Loop, Setting, cast
-from netwright.engine.meter import flops_of, peak_bytes
-from netwright.engine.task import Task
+from netwright.engine.meter import peak_bytes
 from netwright.tensor.streams import forward_draws, generator
 
 ROUNDS = 21
@@ -25,19 +22,17 @@ MINIMUM = 3
 
 
 class Stepper:
-    """One arm ready to take training steps on one fixed batch."""
+    """One entrant ready to take training steps on one fixed batch."""
 
-    def __init__(self, request: Request, task: Task, arm: ArmSpec, widths: Sequence[int], seed: int = 0) -> None:
-        family = arm.rule_family(task)
-        setting = Setting.of(task, seed, {"lr": task.lr[family][0]}, request.precision)
-        rule = build_rule(task, arm, seed, widths, None, request.device)
-        data = data_of(task, seed, request.device)
-        rows = data.train[: task.batch]
+    def __init__(self, entrant: Entrant, seed: int = 0) -> None:
+        setting = Setting.of(entrant.task, seed, {"lr": entrant.rates[0]}, entrant.precision)
+        rule, data = entrant.build(seed), entrant.data(seed)
+        rows = data.train[: entrant.task.batch]
         self.rule, self.x = cast(rule, data.x[rows], setting)
         self.y = data.y[rows]
         self.draws = self.rule.draw(self.x, self.y, generator(seed, "probe"))
         self.loop = Loop(self.rule, setting)
-        self.cuda = request.device.startswith("cuda")
+        self.cuda = entrant.device.startswith("cuda")
 
     def step(self) -> None:
         """One training step; waits for the device."""
@@ -105,91 +100,66 @@ def _only_lost(sound: list[int], j: int) -> Iterator[None]:
         sound.remove(j)
 
 
-def median_step_ratio(
-    request: Request, task: Task, a: ArmSpec, a_widths: Sequence[int], b: ArmSpec, b_widths: Sequence[int]
-) -> tuple[float, float]:
+def median_step_ratio(a: Entrant, b: Entrant) -> tuple[float, float]:
     """Median over rounds of step time a / step time b, and half the distance of its quartiles."""
-    torch.set_num_threads(request.threads)
-    with forward_draws(0, request.device):
-        times = interleaved([Stepper(request, task, a, a_widths), Stepper(request, task, b, b_widths)])
+    with a.computing(), forward_draws(0, a.device):
+        times = interleaved([Stepper(a), Stepper(b)])
     ratios = sorted(x / y for x, y in zip(*times, strict=True))
     quartiles = statistics.quantiles(ratios, n=4)
     return statistics.median(ratios), (quartiles[2] - quartiles[0]) / 2
 
 
 def probe(
-    request: Request,
-    task: Task,
-    widths: dict[str, tuple[int, ...]],
-    sound: Collection[str],
-    tell: Callable[[str], None] = lambda text: None,
+    entrants: Sequence[Entrant], sound: Collection[str], tell: Callable[[str], None] = lambda text: None
 ) -> tuple[list[Cost], float | None]:
-    """The cost of every arm, and the A/A ratio (the baseline timed against itself). Unknown figures are None, never 0.
+    """The cost of every entrant, and the A/A ratio (the baseline timed against itself). Unknown figures are None, never 0.
 
-    sound: arms that can be run here; the others have hung, died or run out of memory, and have no cost.
+    sound: those that can be run here; the others have hung, died or run out of memory, and have no cost.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.threads)
-    try:
-        with forward_draws(0, request.device):
-            return _probe(request, task, widths, sound, tell)
-    finally:
-        torch.set_num_threads(before)
+    first = entrants[0]
+    with first.computing(), forward_draws(0, first.device):
+        steppers: dict[str, Stepper] = {}
+        for entrant in entrants:
+            if entrant.name not in sound:
+                continue
+            try:
+                stepper = Stepper(entrant)
+                stepper.step()
+            except Exception as error:  # a part that can't take a step has no cost; its runs say why
+                tell(f"{entrant.name}: no cost measured ({type(error).__name__})")
+                continue
+            steppers[entrant.name] = stepper
+        if not steppers:
+            return [Cost(entrant.name, widths=entrant.widths) for entrant in entrants], None
+        twin = [Stepper(first)] if first.name in steppers else []
+        times = interleaved([*steppers.values(), *twin])
+        base = times[0] if twin else []
+        ratios = [x / y for x, y in zip(times[-1], base, strict=False)] if twin else []
+        aa = statistics.median(ratios) if ratios else None
+        timed = dict(zip(steppers, times, strict=False))
+        return [_cost(e, steppers.get(e.name), timed.get(e.name), base) for e in entrants], aa
 
 
-def _probe(
-    request: Request, task: Task, widths: dict[str, tuple[int, ...]], sound: Collection[str], tell: Callable[[str], None]
-) -> tuple[list[Cost], float | None]:
-    steppers: dict[str, Stepper] = {}
-    for arm in request.arms:
-        if arm.name not in sound:
-            continue
-        try:
-            stepper = Stepper(request, task, arm, widths[arm.name])
-            stepper.step()
-        except Exception as error:  # a part that can't take a step has no cost; its runs say why
-            tell(f"{arm.name}: no cost measured ({type(error).__name__})")
-            continue
-        steppers[arm.name] = stepper
-    if not steppers:
-        return [Cost(arm.name, widths=widths[arm.name]) for arm in request.arms], None
-    first = request.arms[0]
-    twin = [Stepper(request, task, first, widths[first.name])] if first.name in steppers else []
-    times = interleaved([*steppers.values(), *twin])
-    base = times[0] if twin else []
-    ratios = [x / y for x, y in zip(times[-1], base, strict=False)] if twin else []
-    aa = statistics.median(ratios) if ratios else None
-    timed = dict(zip(steppers, times, strict=False))
-    return [
-        _cost(request, task, arm, widths[arm.name], steppers.get(arm.name), timed.get(arm.name), base) for arm in request.arms
-    ], aa
-
-
-def _cost(
-    request: Request,
-    task: Task,
-    arm: ArmSpec,
-    widths: tuple[int, ...],
-    stepper: Stepper | None,
-    times: list[float] | None,
-    base: list[float],
-) -> Cost:
+def _cost(entrant: Entrant, stepper: Stepper | None, times: list[float] | None, base: list[float]) -> Cost:
     if stepper is None or not times:
-        return Cost(arm.name, widths=widths)
-    try:
-        training, inference = flops_of(task, build_rule(task, arm, 0, widths, meta=not task.foreign))
-    except (NetwrightError, RuntimeError, TypeError):
-        training = inference = None  # type: ignore[assignment]
+        return Cost(entrant.name, widths=entrant.widths)
+    training, inference = entrant.flops or (None, None)
     q = statistics.quantiles(times, n=4) if len(times) > 1 else [times[0]] * 3
     n = inner(stepper, stepper.infer)
     infer = statistics.median(seconds(stepper, stepper.infer, n) for _ in range(5))
     return Cost(
-        arm.name, params=sum(p.numel() for p in stepper.rule.parameters() if p.requires_grad),
-        buffers=sum(b.numel() for b in stepper.rule.buffers()), flops_train=training, flops_infer=inference,
-        step_time=statistics.median(times), step_quartiles=(q[0], q[2]),
-        step_ratio=statistics.median(x / y for x, y in zip(times, base, strict=True)) if base else None, infer_time=infer,
-        peak_memory=peak_memory(stepper), widths=widths,
-    )  # fmt: skip
+        entrant.name,
+        params=sum(p.numel() for p in stepper.rule.parameters() if p.requires_grad),
+        buffers=sum(b.numel() for b in stepper.rule.buffers()),
+        flops_train=training,
+        flops_infer=inference,
+        step_time=statistics.median(times),
+        step_quartiles=(q[0], q[2]),
+        step_ratio=statistics.median(x / y for x, y in zip(times, base, strict=True)) if base else None,
+        infer_time=infer,
+        peak_memory=peak_memory(stepper),
+        widths=entrant.widths,
+    )
 
 
 def peak_memory(stepper: Stepper) -> int | None:

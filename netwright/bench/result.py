@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from netwright.bench import plan as planning
 from netwright.bench import stats
+from netwright.bench.entrant import Entrant
 from netwright.bench.match import shortfalls
 from netwright.bench.records import ArmResult, Comparison, StudyResult
-from netwright.bench.request import ArmSpec, Request
+from netwright.bench.request import Request
 from netwright.bench.store.store import Store
-from netwright.bench.work import build_rule
+from netwright.core import catalogue
 from netwright.core.errors import NetwrightError
+from netwright.core.kind import NET
 from netwright.corpus.papers import reference_line
 from netwright.engine.task import Task
 
 
 def assemble(
-    request: Request, task: Task, command: str, store: Store, plan: planning.Plan, look: int, seconds: float | None
+    request: Request, given: Sequence[Entrant], command: str, store: Store, plan: planning.Plan, look: int, seconds: float | None
 ) -> StudyResult:
     """Everything a report shows, judged at the level of this look."""
+    entrants = plan.placed(given)
+    task = entrants[0].task
     problem = task.problem
     wanted = set(request.seeds)
-    names = [arm.name for arm in request.arms]
+    names = [entrant.name for entrant in entrants]
     scores = [s for s in store.scores() if s.seed in wanted and s.arm in names]
     records = tuple(r for r in store.records() if r.seed in wanted and r.arm in names)
     family = [arm.name for arm in request.judged]
     by_arm = {n: {s.seed: s.value for s in scores if s.arm == n and not s.dropped} for n in names}
     failed = {n: {s.seed for s in scores if s.arm == n and s.failed} for n in names}
     dropped = {n: {s.seed for s in scores if s.arm == n and s.dropped} for n in names}
-    short = shortfalls(request, task, plan.widths)
+    short = shortfalls(entrants, request.match)
 
     def judge(arms: list[str], baseline: str, all_pairs: bool = False) -> list[Comparison]:
         if len(arms) < 2:
@@ -49,22 +54,12 @@ def assemble(
     above = tuple(c for name in against for c in judge([request.control, name], request.control))
     costs = {c.arm: c for c in store.costs()}
     arms = []
-    for arm in request.arms:
-        mean, interval, n = stats.arm_summary(by_arm[arm.name])
-        parts = {slot: v if isinstance(v, str) else _spec(*v) for slot, v in arm.filled(task).items()}
-        arms.append(
-            ArmResult(
-                arm.name,
-                parts,
-                by_arm[arm.name],
-                mean,
-                interval,
-                n,
-                len(failed[arm.name]),
-                costs.get(arm.name),
-                _edges(scores, arm),
-            )
-        )
+    for entrant in entrants:
+        name = entrant.name
+        mean, interval, n = stats.arm_summary(by_arm[name])
+        parts = {slot: str(one) for slot, one in entrant.parts.items()}
+        lost, cost = len(failed[name]), costs.get(name)
+        arms.append(ArmResult(name, parts, by_arm[name], mean, interval, n, lost, cost, _edges(scores, name)))
     classes = {"stack" if e.startswith("stack") else "loop" for e in plan.engines.values()}
     environments = store.environments()
     notes = [*plan.notes, *(n for n in store.notes() if not n.startswith("A/A"))]
@@ -80,8 +75,8 @@ def assemble(
         engine=classes.pop() if len(classes) == 1 else "mixed", notes=tuple(dict.fromkeys(notes)),
         environment={str(k): str(v) for k, v in (environments[-1][0] if environments else {}).items()}, command=command,
         started=datetime.datetime.fromtimestamp(store.created, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"), seconds=seconds,
-        aa_ratio=_aa(store), curves=shapes(request.arms, task), shared_init=shared_init(request, task, plan),
-        papers=references(request, task), control=request.control, against_control=above,
+        aa_ratio=_aa(store), curves=shapes(entrants), shared_init=shared_init(entrants, request.seeds[0]),
+        papers=references(entrants), control=request.control, against_control=above,
     )  # fmt: skip
 
 
@@ -97,18 +92,13 @@ def _title(names: list[str], task: Task) -> str:
     return f"{who} on {task.name}"
 
 
-def _spec(part: Any, options: dict[str, Any]) -> str:
-    tail = ",".join(f"{k}={v}" for k, v in options.items())
-    return f"{part.id}:{tail}" if tail else part.id
-
-
 def _task_text(request: Request, task: Task) -> str:
     tail = ",".join(f"{k}={v}" for k, v in {"size": task.size, **task.options, **request.budget}.items() if v not in ("", None))
     return f"{task.id}:{tail}" if tail else task.id
 
 
-def _edges(scores: Any, arm: ArmSpec) -> tuple[str, ...]:
-    mine = [s for s in scores if s.arm == arm.name and s.trial is not None]
+def _edges(scores: Any, name: str) -> tuple[str, ...]:
+    mine = [s for s in scores if s.arm == name and s.trial is not None]
     edge = sum(s.at_edge for s in mine)
     return (f"the selected rate lies at the edge of its range for {edge} of {len(mine)} seeds",) if 2 * edge > len(mine) else ()
 
@@ -122,52 +112,36 @@ def _aa(store: Store) -> float | None:
     return rows[-1] if rows else None
 
 
-def curve(part: Any, options: dict[str, Any], points: int = 201) -> tuple[tuple[float, float, float], ...]:
-    """(x, f(x), f'(x)) of an elementwise activation at its initial setting on [-5, 5]."""
-    module = part.build(channels=1, **{k: v for k, v in options.items() if k not in ("channels", "fused")})
-    x = torch.linspace(-5, 5, points, dtype=torch.float64, requires_grad=True)
-    y = module.double()(x[:, None])[:, 0]
-    (slope,) = torch.autograd.grad(y.sum(), x)
-    return tuple(zip(x.tolist(), y.tolist(), slope.tolist(), strict=True))
-
-
-def shapes(arms: tuple[ArmSpec, ...], task: Task) -> dict[str, tuple[tuple[float, float, float], ...]]:
-    """Curves of the compared activations, where a curve says what they are."""
-    out = {}
-    for arm in arms:
-        value = arm.filled(task).get("activation")
-        if value is None or isinstance(value, str) or "mlp" in arm.parts:
-            continue
-        part, options = value
-        if getattr(part.tags, "shape", "") == "elementwise":
-            out[arm.name] = curve(part, options)
-    compared = {arm.filled(task)["activation"][0].id for arm in arms if arm.name in out}
+def shapes(entrants: Sequence[Entrant]) -> dict[str, tuple[tuple[float, float, float], ...]]:
+    """Curves of the compared parts of a net, where a curve says what they are and they differ."""
+    kinds, out, compared = catalogue.kinds(), {}, set()
+    for entrant in entrants:
+        for one in entrant.parts.values():
+            if one.place == NET and (drawn := kinds[one.part.kind].facts(one.part, one.options).curve):
+                out[entrant.name] = drawn
+                compared.add(one.part.id)
     return out if len(compared) > 1 else {}
 
 
-def shared_init(request: Request, task: Task, plan: planning.Plan) -> dict[str, tuple[int, int]]:
-    """arm -> (initial values equal to the baseline's at the same path, all its values), at the first seed."""
+def shared_init(entrants: Sequence[Entrant], seed: int) -> dict[str, tuple[int, int]]:
+    """arm -> (initial values equal to the baseline's at the same path, all its values), at one seed."""
     out: dict[str, tuple[int, int]] = {}
     base: dict[str, torch.nn.Parameter] = {}
-    for arm in request.arms:
+    for entrant in entrants:
         try:
-            state = dict(build_rule(task, arm, request.seeds[0], plan.widths[arm.name]).named_parameters())
+            state = dict(entrant.build(seed).named_parameters())
         except (NetwrightError, RuntimeError, TypeError, ValueError):
             continue
         base = base or state
         same = sum(p.numel() for n, p in state.items() if n in base and base[n].shape == p.shape and torch.equal(base[n], p))
-        out[arm.name] = (same, sum(p.numel() for p in state.values()))
+        out[entrant.name] = (same, sum(p.numel() for p in state.values()))
     return out
 
 
-def references(request: Request, task: Task) -> dict[str, str]:
+def references(entrants: Sequence[Entrant]) -> dict[str, str]:
     """arm -> the papers of the parts it names."""
-    out = {}
-    for arm in request.arms:
-        named = [v[0] for slot, v in arm.filled(task).items() if not isinstance(v, str) and slot in arm.parts]
-        if named:
-            out[arm.name] = "; ".join(reference_line(part.paper) for part in named)
-    return out
+    named = {e.name: [one.part for slot, one in e.parts.items() if slot in e.arm.parts] for e in entrants}
+    return {name: "; ".join(reference_line(part.paper) for part in parts) for name, parts in named.items() if parts}
 
 
 def planned(request: Request, task: Task, lines: list[str]) -> dict[str, Any]:

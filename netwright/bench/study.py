@@ -14,10 +14,12 @@ from typing import Any, final
 
 from netwright.bench import plan as planning
 from netwright.bench import stats, work
+from netwright.bench.entrant import GIVEN, Entrant, enter
+from netwright.bench.environment import environment
 from netwright.bench.outlook import estimate, outlook
 from netwright.bench.progress import Progress
 from netwright.bench.records import CRASHES, Run, RunRecord, Score, StudyResult
-from netwright.bench.request import EXECUTORS, ArmSpec, environment, make_request, open_task
+from netwright.bench.request import ArmSpec, Terms, make_request, open_task, with_budget
 from netwright.bench.result import assemble
 from netwright.bench.store.store import Store, study_folder
 from netwright.core.canonical import canonical_json, digest
@@ -25,6 +27,7 @@ from netwright.core.errors import BadInput
 from netwright.engine.task import Task
 
 ROOT = "netwright-studies"
+EXECUTORS = ("auto", "serial", "processes", "ray")
 LONG = 45.0  # seconds of estimated work from which `auto` uses worker processes
 Tell = Callable[[str], None]
 
@@ -60,7 +63,7 @@ class Study:
 
     arms: part ids with options ("swish:beta=2", "golu+mono-forward"), the first is the baseline; "default" changes nothing.
     task: a task's name, "path/to/file.py:NAME", or a Task from netwright.task(...).
-    Everything else as `netwright compare --help` says. Raises BadInput, UnknownName or Misfit before anything runs.
+    Everything else as Terms and `netwright compare --help` say. Raises BadInput, UnknownName or Misfit before anything runs.
     """
 
     def __init__(
@@ -72,67 +75,55 @@ class Study:
         out: str | Path | None = None,
         means: Means | None = None,
         command: str = "",
-        seeds: int | Sequence[int] = 10,
-        trials: int = 5,
-        match: str = "params",
-        baseline: str | None = None,
-        all_pairs: bool = False,
-        engine: str = "auto",
-        device: str = "cpu",
-        precision: str = "fp32",
-        threads: int = 1,
-        steps: int | None = None,
-        batch: int | None = None,
-        control: bool = True,
+        seeds: int | Sequence[int] = Terms.seeds,
+        trials: int = Terms.trials,
+        match: str = Terms.match,
+        baseline: str | None = Terms.baseline,
+        all_pairs: bool = Terms.all_pairs,
+        engine: str = Terms.engine,
+        device: str = Terms.device,
+        precision: str = Terms.precision,
+        threads: int = Terms.threads,
+        steps: int | None = Terms.steps,
+        batch: int | None = Terms.batch,
+        control: bool = Terms.control,
     ) -> None:
+        self.terms = terms = Terms(
+            seeds, trials, match, baseline, all_pairs, engine, device, precision, threads, steps, batch, control
+        )
         options = dict(task_options or {})
         if isinstance(task, Task):
-            ref = f"given:{task.name}"
-            self.task = task
-            work.give_task(ref, task)
+            ref, self.task = f"{GIVEN}{task.name}", with_budget(task, terms.budget)
         else:
-            ref = task
-            self.task = open_task(task, options)
-        self.request = make_request(
-            self.task, ref, options, arms, seeds=seeds, trials=trials, match=match, baseline=baseline, all_pairs=all_pairs,
-            engine=engine, device=device, precision=precision, threads=threads, steps=steps, batch=batch, control=control,
-        )  # fmt: skip
-        if isinstance(task, Task):
-            from netwright.bench.request import with_budget
-
-            self.task = with_budget(task, self.request.budget)
-            work.give_task(ref, self.task)
-        else:
-            self.task = work.task_of(self.request)
-        self.control = control
-        planning.check_reach(self.request)
+            ref, self.task = task, open_task(task, options, terms.budget)
+        self.request = make_request(self.task, ref, options, arms, terms)
+        self.entrants = [enter(self.task, arm, self.request) for arm in self.request.arms]
         self.task.data(self.request.seeds[0])  # data that can't be had is said before a study begins
         self.means = means or Means()
         self.command = command or self._command(arms)
         name = f"{self.task.name}-{self.request.study_id[:8]}"
         self.folder = Path(out) if out is not None else study_folder(ROOT, name)
 
+    def again(self, arms: Sequence[str], seeds: Sequence[int], out: Path) -> Study:
+        """These of its arms on other seeds, in a folder of its own; the first is the baseline."""
+        task = self.task if self.entrants[0].opened is None else self.request.task
+        by_name = {arm.name: arm for arm in self.request.arms}
+        terms = {f.name: getattr(self.terms, f.name) for f in dataclasses.fields(Terms)} | {"seeds": seeds, "baseline": None}
+        options = dict(self.request.task_options)
+        return Study(task, [by_name[arm] for arm in arms], task_options=options, out=out, means=self.means, **terms)
+
     def _command(self, arms: Sequence[str | ArmSpec]) -> str:
-        r = self.request
-        task = r.task
-        if tail := ",".join(f"{k}={v}" for k, v in r.task_options.items()):
+        task = self.request.task
+        if tail := ",".join(f"{k}={v}" for k, v in self.request.task_options.items()):
             task += f"{',' if ':' in task else ':'}{tail}"
-        words = ["netwright", "compare", *(a if isinstance(a, str) else a.name for a in arms), "--task", task]
-        words += ["--seeds", str(len(r.seeds)), "--tune", str(r.trials)]
-        usual = {"match": "params", "engine": "auto", "device": "cpu", "precision": "fp32", "threads": 1}
-        for name, value in usual.items():
-            if getattr(r, name) != value:
-                words += [f"--{name}", str(getattr(r, name))]
-        for name, number in r.budget.items():
-            words += [f"--{name}", str(number)]
-        words += ["--all-pairs"] if r.all_pairs else []
-        return shlex.join(words if self.control else [*words, "--no-control"])
+        named = (a if isinstance(a, str) else a.name for a in arms)
+        return shlex.join(["netwright", "compare", *named, "--task", task, *self.terms.words()])
 
     # -- before running
 
     def outlook(self) -> list[str]:
         """What a person should know first: the verdicts in reach, the number of runs, about how long it takes."""
-        return outlook(self.request, self.task, self.folder, self.means.limit)
+        return outlook(self.request, self.entrants, self.folder, self.means.limit)
 
     # -- running
 
@@ -155,7 +146,7 @@ class Study:
             with Progress(tell, progress) as bar:
                 self._train(store, plan, bar)
                 widened = (
-                    planning.widen(self.request, self.task, plan, store.records())
+                    planning.widen(self.request, self.entrants, plan, store.records())
                     if not plan.widened and not store.looks()
                     else {}
                 )
@@ -167,10 +158,10 @@ class Study:
                     tell(plan.notes[-1])
                     self._train(store, plan, bar)
                 self._score(store, plan, bar)
-            if {c.arm for c in store.costs()} != {a.name for a in self.request.arms}:
+            if {c.arm for c in store.costs()} != {entrant.name for entrant in self.entrants}:
                 self._probe(store, plan, tell)
             look = store.add_look(self.request.seeds)
-            return assemble(self.request, self.task, self.command, store, plan, look, time.perf_counter() - begun)
+            return assemble(self.request, self.entrants, self.command, store, plan, look, time.perf_counter() - begun)
 
     def _guard_looks(self, store: Store, extend: bool) -> None:
         looks, mine = store.looks(), tuple(sorted(self.request.seeds))
@@ -188,7 +179,7 @@ class Study:
     def _plan(self, store: Store) -> planning.Plan:
         stored = store.plan()
         old = None if stored is None else planning.Plan.from_json(stored)
-        plan = planning.make_plan(self.request, self.task, old)
+        plan = planning.make_plan(self.request, self.entrants, old)
         if old is not None and plan.data_hash != old.data_hash:
             store.note("the data changed since the last call: everything is run again")
         if plan is not old:
@@ -196,7 +187,7 @@ class Study:
         return plan
 
     def _train(self, store: Store, plan: planning.Plan, bar: Progress) -> None:
-        wanted = planning.runs_of(self.request, self.task, plan)
+        wanted = planning.runs_of(self.request, self.entrants, plan)
         keys = {run.key for run in wanted}
         others = {run.key for run in store.runs() if run.seed not in self.request.seeds}
         store.add_runs(wanted)
@@ -216,11 +207,11 @@ class Study:
             again = store.requeue(lost, lost=True) if lost else ()
             store.heartbeat()
             if result.redo:
-                store.note(f"{job.arm.name}: a stack of {len(job.runs)} was redone as single runs ({result.why})")
-            bar.advance(len(result.records) - len(again), f"{job.arm.name} seed {job.runs[-1].seed}")
+                store.note(f"{job.entrant.name}: a stack of {len(job.runs)} was redone as single runs ({result.why})")
+            bar.advance(len(result.records) - len(again), f"{job.entrant.name} seed {job.runs[-1].seed}")
 
         while todo:
-            jobs = planning.jobs_of(self.request, self.task, plan, wanted, todo)
+            jobs = planning.jobs_of(self.entrants, plan, wanted, todo)
             self._execute(jobs, on_start, on_result, workers)
             todo = self._queued(store, wanted)
 
@@ -233,7 +224,7 @@ class Study:
         """How many worker processes; 0 = none, in this process."""
         means = self.means
         cores = means.workers or os.cpu_count() or 1
-        local = self.request.task.startswith("given:")
+        local = self.entrants[0].opened is None
         if means.executor == "processes" or means.limit or means.memory:
             if local:
                 raise BadInput(
@@ -243,7 +234,7 @@ class Study:
             return cores
         if means.executor != "auto" or local or runs < 2 or self.request.device != "cpu":
             return 0
-        if not means.workers and estimate(self.request, self.task, dict(plan.engines)) < LONG:
+        if not means.workers and estimate(self.entrants, plan.engines, len(self.request.seeds) * self.request.trials) < LONG:
             return 0
         return cores if cores > 1 else 0
 
@@ -265,8 +256,8 @@ class Study:
 
     def _score(self, store: Store, plan: planning.Plan, bar: Progress) -> None:
         """One test evaluation a replicate, of the run that validation selected; then its weights are dropped."""
-        by_arm = {arm.name: arm for arm in self.request.arms}
-        cells = [(arm, seed) for arm in self.request.arms for seed in self.request.seeds]
+        placed = {entrant.name: entrant for entrant in plan.placed(self.entrants)}
+        cells = [(entrant, seed) for entrant in placed.values() for seed in self.request.seeds]
         bar.start("scoring", len(cells))
         for _ in range(2):  # a selected run whose weights are gone is trained once more
             scores = {(s.arm, s.seed): s for s in store.scores()}
@@ -274,45 +265,54 @@ class Study:
             for record in store.records():
                 records.setdefault((record.arm, record.seed), []).append(record)
             again: list[Run] = []
-            for arm, seed in cells:
-                mine = records.get((arm.name, seed), [])
-                best = planning.select(mine, self.task)
+            for entrant, seed in cells:
+                name = entrant.name
+                mine = records.get((name, seed), [])
+                best = planning.select(mine, self.task.problem)
                 key = best.key if best else digest(sorted(r.key for r in mine))[:32]
-                old = scores.get((arm.name, seed))
+                old = scores.get((name, seed))
                 if old is None or old.key != key or bool(old.dropped) != any(r.state in CRASHES for r in mine):
-                    score = self._cell(store, plan, arm, seed, mine, best, key)
+                    score = self._cell(store, plan, entrant, seed, mine, best, key)
                     if score is None:
                         assert best is not None
                         again.append(Run(best.key, best.arm, best.seed, best.trial, best.point, best.stage))
                         continue
                     store.put_score(score)
                 store.drop_weights([r.key for r in mine])
-                bar.advance(1, f"{arm.name} seed {seed}")
+                bar.advance(1, f"{name} seed {seed}")
             if not again:
                 return
             store.requeue([run.key for run in again], redo=True)
             for run in again:
-                job = work.Job(self.request, by_arm[run.arm], (run,), plan.widths[run.arm], plan.engines[run.arm])
+                job = work.Job(placed[run.arm], (run,), plan.engines[run.arm])
                 store.lease(job.keys)
                 result = work.perform(job)
                 store.finish(result.records, result.weights)
 
     def _cell(
-        self, store: Store, plan: planning.Plan, arm: ArmSpec, seed: int, mine: list[RunRecord], best: RunRecord | None, key: str
+        self,
+        store: Store,
+        plan: planning.Plan,
+        entrant: Entrant,
+        seed: int,
+        mine: list[RunRecord],
+        best: RunRecord | None,
+        key: str,
     ) -> Score | None:
+        name = entrant.name
         crashes = [r for r in mine if r.state in CRASHES]
         if crashes:
-            return Score(arm.name, seed, None, math.nan, dropped=f"{crashes[0].state}: {crashes[0].error}", key=key)
+            return Score(name, seed, None, math.nan, dropped=f"{crashes[0].state}: {crashes[0].error}", key=key)
         if best is None:
-            return Score(arm.name, seed, None, self.task.problem.worst, failed=True, key=key)
+            return Score(name, seed, None, self.task.problem.worst, failed=True, key=key)
         blob = store.weights(best.key)
         if blob is None:
             return None
-        run = Run(best.key, best.arm, best.seed, best.trial, best.point, best.stage)
-        value = work.test_score(self.request, arm, run, plan.widths[arm.name], blob)
-        lo, hi = plan.lr[arm.rule_family(self.task)]
+        with entrant.computing():
+            value = entrant.score(seed, best.point, blob)
+        lo, hi = plan.lr[entrant.family]
         place = math.log(best.point["lr"] / lo) / math.log(hi / lo) if hi > lo else 0.5
-        return Score(arm.name, seed, best.trial, value, at_edge=not planning.EDGE <= place <= 1 - planning.EDGE, key=key)
+        return Score(name, seed, best.trial, value, at_edge=not planning.EDGE <= place <= 1 - planning.EDGE, key=key)
 
     def _probe(self, store: Store, plan: planning.Plan, tell: Tell) -> None:
         from netwright.bench.probe import probe
@@ -321,7 +321,7 @@ class Study:
         for record in store.records():
             states.setdefault(record.arm, set()).add(record.state)
         sound = {arm for arm, seen in states.items() if "done" in seen and not seen & {"timeout", "oom", "lost"}}
-        costs, aa = probe(self.request, self.task, dict(plan.widths), sound, tell)
+        costs, aa = probe(plan.placed(self.entrants), sound, tell)
         for cost in costs:
             store.put_cost(cost)
         if aa is not None:

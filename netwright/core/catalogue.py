@@ -38,6 +38,12 @@ def _once() -> dict[str, str]:
     return {former: kind.name for kind in kinds().values() for former in kind.once}
 
 
+def kind_at(place: str) -> str:
+    """The name of the one kind whose parts act at this place of netwright.core.kind."""
+    (found,) = (kind.name for kind in kinds().values() if kind.place == place)
+    return found
+
+
 def first_id(part_id: str) -> str:
     """The id a part had before its kind was another's: identities that files hold rest on it."""
     part = get(part_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, final
@@ -64,10 +65,10 @@ class Kind:
         """The contract of the kind, without what every part has to hold."""
         return importlib.import_module(f"netwright.{self.folder}._contract").CHECKS
 
-    def facts(self, part: Any) -> Facts:
-        """What the kind tells of this part."""
+    def facts(self, part: Any, options: Mapping[str, Any] | None = None) -> Facts:
+        """What the kind tells of this part at these options."""
         page = self.page()
-        return Facts() if page is None else page.facts(part)
+        return Facts() if page is None else page.facts(part, options or {})
 
     def page(self) -> ModuleType | None:
         """The wing's `_page.py`, or None."""

@@ -208,6 +208,11 @@ class Part(ABC):
         """Slots of a net whose default is left out where an arm puts this part in: it does their work too."""
         return ()
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it asks of a task's problem, of what that `gives`."""
+        return frozenset()
+
     def fills(self, slot: str) -> tuple[str, ...]:
         """The places of a net that it fills where an arm puts it into a slot."""
         return (slot,)

@@ -1,86 +1,84 @@
-"""From parts to a rule over a net: slots filled by name, every value drawn from the stream of its own path."""
+"""From parts to a rule over a net: every slot of a task holds a part, every value is drawn from the stream of its own path."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, final
 
 import torch
-from torch import nn
 
 from netwright.core import catalogue
-from netwright.core.errors import unknown
+from netwright.core.kind import NET, RULE
+from netwright.core.part import Part
 from netwright.engine.blocks import Factory
 from netwright.engine.rule import Rule
 from netwright.engine.task import Task
 from netwright.tensor.streams import initialise
 
-#: torch's normalisations, which a task can name for its slot `norm` beside parts of that kind: channels, channel dim -> module.
-NORMS: dict[str, Factory] = {
-    "none": lambda channels, dim: nn.Identity(),
-    "layer": lambda channels, dim: nn.LayerNorm(channels) if dim == -1 else nn.GroupNorm(1, channels),
-    "batch": lambda channels, dim: nn.BatchNorm1d(channels) if dim == -1 else nn.BatchNorm2d(channels),
-    "group": lambda channels, dim: nn.GroupNorm(math.gcd(8, channels), channels),
-    "rms": lambda channels, dim: nn.RMSNorm(channels),
-}
+
+@final
+@dataclass(frozen=True)
+class Chosen:
+    """A part in a slot, with the options it was given."""
+
+    part: Part
+    options: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        tail = ",".join(f"{k}={v}" for k, v in self.options.items())
+        return f"{self.part.id}:{tail}" if tail else self.part.id
+
+    @cached_property
+    def resolved(self) -> dict[str, Any]:
+        """All its options."""
+        return self.part.resolve(self.options)
+
+    @property
+    def place(self) -> str:
+        """Where it acts in a run."""
+        return catalogue.kinds()[self.part.kind].place
 
 
-def norm_named(name: str) -> Factory:
-    """A normalisation by name; raises UnknownName."""
-    if name not in NORMS:
-        raise unknown("norm", name, NORMS)
-    return NORMS[name]
+def chosen(task: Task, given: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None) -> dict[str, Chosen]:
+    """What fills the slots of a task; a slot that nothing fills is left out.
+
+    given: slot -> (part id, options), laid over the task's defaults. A default gives way to a part that replaces it.
+    """
+    out = {
+        slot: Chosen(*catalogue.parse(default)) for slot, default in task.slots.items() if default and slot not in (given or {})
+    }
+    own = {slot: Chosen(catalogue.get(part_id), dict(options)) for slot, (part_id, options) in (given or {}).items()}
+    replaced = {slot for one in own.values() for slot in one.part.replaces}
+    return {slot: one for slot, one in out.items() if slot not in replaced} | own
 
 
-def fill_named(parts: Mapping[str, Any]) -> dict[str, Factory]:
-    """Factories for the slots of a host from {slot: "norm name" | (part, options)}; parts are asked to build themselves."""
+def fill_of(parts: Mapping[str, Chosen]) -> dict[str, Factory]:
+    """Factories for the places of a net, of the parts that act in it: they are asked to build themselves."""
     fill: dict[str, Factory] = {}
-    for slot, value in parts.items():
-        fill[slot] = norm_named(value) if isinstance(value, str) else value[0].factory(value[1])
-        if slot == "layer" and value[0].tags.readout:
-            fill["readout"] = fill[slot]
+    for slot, one in parts.items():
+        if one.place == NET:
+            part: Any = one.part
+            fill |= dict.fromkeys(part.fills(slot), part.factory(one.options))
     return fill
 
 
-def filled(task: Task, parts: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None) -> dict[str, Any]:
-    """Every slot of a task: (part, options), or the name of a normalisation for the slot `norm`.
-
-    parts: slot -> (part id, options), laid over the task's defaults. A part that is its own nonlinearity takes the place of
-    the default activation.
-    """
-    given = parts or {}
-    out: dict[str, Any] = {}
-    for slot, default in task.slots.items():
-        if slot in given:
-            part_id, options = given[slot]
-            out[slot] = (catalogue.get(part_id), dict(options))
-        elif default:
-            out[slot] = default if slot == "norm" else catalogue.parse(default)
-    for slot, (part_id, options) in given.items():
-        out.setdefault(slot, (catalogue.get(part_id), dict(options)))
-    own = any(getattr(catalogue.get(part_id).tags, "nonlinear", False) for part_id, _ in given.values())
-    if own and "activation" not in given:
-        out.pop("activation", None)
-    return out
-
-
 def build(
-    task: Task, parts: Mapping[str, Any], seed: int, widths: Sequence[int], device: str = "cpu", meta: bool = False
+    task: Task, parts: Mapping[str, Chosen], seed: int, widths: Sequence[int], device: str = "cpu", meta: bool = False
 ) -> Rule:
-    """The rule of `parts` (see `filled`) over the task's net, every value drawn by the seed from the stream of its own path.
+    """The rule of `parts` over the task's net, every value drawn by the seed from the stream of its own path.
 
     meta: leave it on the meta device (for counting).
     """
-    parts = dict(parts)
-    rule_part, rule_options = parts.pop("rule")
+    learns: Any = parts[RULE]
     with torch.device("meta"):
-        net = task.net(fill_named(parts), tuple(widths))
-        rule: Rule = rule_part.build(net, task.problem, **rule_options)
+        net = task.net(fill_of(parts), tuple(widths))
+        rule: Rule = learns.part.build(net, task.problem, **learns.options)
     if meta:
         return rule
     rule.to_empty(device="cpu")
     initialise(rule, seed)
-    if task.host == "convnet":  # convolutions on a CPU run 1.4 times faster with the channels innermost
+    if task.host and catalogue.get(task.host).tags.channels_last:
         rule.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return rule.to(device)

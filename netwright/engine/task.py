@@ -17,10 +17,7 @@ from torch import Tensor, nn
 
 from netwright.core.errors import require
 from netwright.tensor.streams import permutation
-from netwright.waiting.losses import cross_entropy
-
-#: Families share one learning-rate range of the task.
-FAMILIES = ("backprop", "local", "feedback")
+from netwright.waiting.losses import cross_entropy, mean_squared_error
 
 
 @final
@@ -56,6 +53,22 @@ class Problem:
             encode=partial(one_hot, classes=classes),
         )  # fmt: skip
 
+    @staticmethod
+    def regression(shape: tuple[int, ...], outputs: int, worst: float, delta: float) -> Problem:
+        """Mean squared error of real targets (outputs,) of vectors (D,)."""
+        return Problem(
+            mean_squared_error,
+            mse,
+            "mean squared error",
+            higher_is_better=False,
+            worst=worst,
+            delta=delta,
+            input=shape,
+            output=(outputs,),
+            gives=frozenset({"targets", "vector"}),
+            encode=same,
+        )
+
     def better(self, a: float, b: float) -> bool:
         """Whether score a is strictly better than score b; NaN is never better."""
         return a > b if self.higher_is_better else a < b
@@ -87,10 +100,11 @@ class Data:
 class Task:
     """A task at one size, ready to run.
 
-    data(seed) -> Data. net(fill, widths) -> the host, built on the current default device; `fill` maps slot names to
-    factories (channels, channel_dim) -> module. widths: the host's knobs for matching. lr: rule family -> (lowest,
-    highest, published rate). evals: steps after which validation is scored; the last is `steps`.
-    foreign: the host is a user's model: it is built inside fork_rng and arms are made by swap.
+    data(seed) -> Data. net(fill, widths) -> the host, built on the current default device; `fill` maps places to factories.
+    widths: the host's knobs for matching. lr: (lowest, highest, published rate) of backpropagation with the task's optimizer,
+    on which rules declare factors. evals: steps after which validation is scored; the last is `steps`.
+    slots: slot -> the part that fills it by default, as text; "" where nothing does. host: id of the net, "" for a model of
+    the user's own. foreign: the host is a user's model: it is built inside fork_rng and arms are made by swap.
     """
 
     id: str
@@ -103,7 +117,7 @@ class Task:
     widths: tuple[int, ...]
     steps: int
     batch: int
-    lr: Mapping[str, tuple[float, float, float]]
+    lr: tuple[float, float, float]
     evals: tuple[int, ...]
     slots: Mapping[str, str]
     control: str = ""
@@ -119,7 +133,7 @@ class Task:
     per_seed_data: bool = False
     swap_slot: Any = None
     source_hash: str = ""
-    host: str = "mlp"
+    host: str = ""
 
     def data_hash(self) -> str:
         """Hash of the pool of seed 0, taken once: it belongs to the job key, so that other data is another study.

@@ -24,6 +24,8 @@ _PRODUCTS = {
     "mm", "addmm", "bmm", "baddbmm", "convolution", "_convolution", "convolution_backward", "dot", "mv", "linear",
     "_scaled_mm", "mkldnn_convolution",
 }  # fmt: skip
+#: What one kernel does to a value, as if it were written out: mean, difference, square, its mean, quotient, scale, shift.
+_KERNELS = dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit", "native_layer_norm", "native_group_norm"), 7)
 
 
 @final
@@ -42,5 +44,5 @@ class Pointwise(TorchDispatchMode):
             several = out if isinstance(out, (tuple, list)) else (out,)
             first = next((o for o in several if isinstance(o, Tensor)), None)
             sizes = [t.numel() for t in (*given, first) if t is not None and t.dtype != torch.bool]
-            self.count += max(sizes, default=0)
+            self.count += _KERNELS.get(name, 1) * max(sizes, default=0)
         return out

@@ -19,6 +19,7 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
+from netwright.core import catalogue
 from netwright.core.errors import BadInput
 from netwright.core.kind import NET, Kind
 from netwright.core.part import Claim, Identity, Option, Paper, Part
@@ -49,6 +50,7 @@ class Tags:
 
     causal: bool = False  # of tokens: no output sees a later one
     ordered: bool = True  # it is Blocks
+    channels_last: bool = False  # of images: it runs faster on a CPU with the channels innermost in memory
     reasons: Mapping[str, str] = field(default_factory=dict)  # why a check can't hold: {check name: reason}
 
 
@@ -132,6 +134,14 @@ def net(
         options=options, identities=identities, claims=claims, deviations=deviations, module=make.__module__,
         make=make, takes=takes, places=places, reference=reference, cases=cases,
     )  # fmt: skip
+
+
+def norm_named(name: str) -> Factory:
+    """What fills the place of a norm, by the name it had in 0.1: "none", "layer", "batch", "group", "rms"; for one release."""
+    if name == "none":
+        return lambda channels, dim: nn.Identity()
+    part: Any = catalogue.get(f"layer/{name}-norm")
+    return part.factory({})
 
 
 # For the nets themselves ----------------------------------------------------------------------------------------------

@@ -15,8 +15,9 @@ from netwright.core import catalogue
 from netwright.core.contract import Check, Skip, expect
 from netwright.core.errors import Misfit
 from netwright.core.expressions import equivalents
+from netwright.core.kind import RULE
 from netwright.engine.blocks import Blocks
-from netwright.engine.build import fill_named
+from netwright.engine.build import Chosen, build, chosen
 from netwright.engine.graph import on_graph
 from netwright.engine.loop import Loop, Setting, predict, train
 from netwright.engine.rule import Rule
@@ -332,13 +333,9 @@ def _scores(part: RulePart, task: Task) -> list[float]:
     """Test scores at the task's published rate, one a seed, each of its best evaluation; splits and nets are shared."""
     rules, data, settings = [], [], []
     for seed in SEEDS:
-        with torch.device("meta"):
-            rule = part.build(task.net(fill_named(_slots(task)), task.widths), task.problem)
-        rule.to_empty(device="cpu")
-        initialise(rule, seed)
-        rules.append(rule)
+        rules.append(build(task, chosen(task) | {RULE: Chosen(part, {})}, seed, task.widths))
         data.append(task.data(seed))
-        settings.append(Setting.of(task, seed, {"lr": task.lr[part.tags.family][2]}))
+        settings.append(Setting.of(task, seed, {"lr": task.lr[2] * part.tags.rates[2]}))
     if part.tags.stackable and not part.tags.closed_form:
         outs = train_stack(rules, data, settings)
     else:
@@ -352,13 +349,6 @@ def _scores(part: RulePart, task: Task) -> list[float]:
         x, y = d.split("test")
         scores.append(task.problem.metric(predict(rule, x), y))
     return scores
-
-
-def _slots(task: Task) -> dict[str, Any]:
-    """What the task puts in its slots, but the rule."""
-    return {
-        slot: catalogue.parse(spec) if "/" in spec else spec for slot, spec in task.slots.items() if slot != "rule"
-    }  # fmt: skip
 
 
 @cache

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from netwright.core import catalogue
 from netwright.core.contract import Skip, expect
 from netwright.core.errors import Misfit
-from netwright.engine.build import norm_named
 from netwright.engine.rule import Rule
 from netwright.engine.task import Problem, accuracy, mse, nats, one_hot, same
 from netwright.rules._kind import RulePart, Tags
@@ -49,7 +48,8 @@ def hosts() -> tuple[Host, ...]:
     """The hosts of every check: classes and real targets of vectors, images under batch normalisation, tokens, nodes."""
 
     def fill(norm: str) -> dict[str, Any]:
-        return {"activation": lambda channels, dim: nn.GELU(), "norm": norm_named(norm)}
+        part: Any = catalogue.get(norm) if norm else None
+        return {"activation": lambda channels, dim: nn.GELU()} | ({"norm": part.factory({})} if norm else {})
 
     def normal(*shape: int) -> Callable[[torch.Generator], Tensor]:
         return lambda g: torch.randn(BATCH, *shape, generator=g, dtype=torch.float64)
@@ -61,7 +61,7 @@ def hosts() -> tuple[Host, ...]:
         name: str, net: str, widths: tuple[int, ...], norm: str, problem: Problem,
         x: Callable[..., Tensor], y: Callable[..., Tensor], **options: Any,
     ) -> Host:  # fmt: skip
-        part: Any = catalogue.get(net, kind="net")
+        part: Any = catalogue.get(f"net/{net}")
         return Host(name, lambda: part.build(problem, widths, fill(norm), **options), problem, lambda g: (x(g), y(g)))
 
     of_vectors = _problem(cross_entropy, (12,), (3,), 3, "labels vector")
@@ -71,12 +71,14 @@ def hosts() -> tuple[Host, ...]:
     of_nodes = _problem(cross_entropy, (), (3,), 3, "labels graph")
     nodes, graph = (lambda g: torch.randperm(9, generator=g)[:BATCH]), Toy(nodes=9).graph
     return (
-        host("mlp", "mlp", (8, 7, 6), "none", of_vectors, normal(12), labels(3)),
-        host("mlp with batch norm", "mlp", (8, 7), "batch", of_vectors, normal(12), labels(3)),
-        host("mlp for real targets", "mlp", (8, 7), "none", of_targets, normal(5), normal(2)),
-        host("convnet with batch norm", "convnet", (4, 6), "batch", of_images, normal(2, 6, 6), labels(3)),
-        host("transformer", "tiny-transformer", (12, 10), "layer", of_tokens, labels(11, 5), labels(11, 5), d=8, heads=2),
-        host("gcn", "gcn", (8, 8), "none", of_nodes, nodes, labels(3), graph=graph),
+        host("mlp", "mlp", (8, 7, 6), "", of_vectors, normal(12), labels(3)),
+        host("mlp with batch norm", "mlp", (8, 7), "layer/batch-norm", of_vectors, normal(12), labels(3)),
+        host("mlp for real targets", "mlp", (8, 7), "", of_targets, normal(5), normal(2)),
+        host("convnet with batch norm", "convnet", (4, 6), "layer/batch-norm", of_images, normal(2, 6, 6), labels(3)),
+        host(
+            "transformer", "tiny-transformer", (12, 10), "layer/layer-norm", of_tokens, labels(11, 5), labels(11, 5), d=8, heads=2
+        ),
+        host("gcn", "gcn", (8, 8), "", of_nodes, nodes, labels(3), graph=graph),
     )
 
 

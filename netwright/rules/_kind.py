@@ -84,6 +84,10 @@ class RulePart(Part):
     def slots(self) -> tuple[str, ...]:
         return ("rule",)
 
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.tags.needs - {"blocks"}
+
     def build(self, net: Any = None, problem: Any = None, **options: Any) -> Rule:
         """The rule bound to a net and a problem. Raises Misfit where the rule needs what they don't offer."""
         if net is None or problem is None:

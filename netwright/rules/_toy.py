@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from netwright.core import catalogue
 from netwright.engine.blocks import Blocks
-from netwright.engine.build import norm_named
 from netwright.engine.graph import Graph
 from netwright.engine.rule import Rule
 from netwright.engine.task import Problem
@@ -69,7 +68,7 @@ class Toy:
         with torch.device("meta"):
             net: Any
             if graph is not None:
-                fill = {"activation": lambda channels, dim: nn.ReLU(), "norm": norm_named("none")}
+                fill = {"activation": lambda channels, dim: nn.ReLU()}
                 part: Any = catalogue.get("net/gcn")
                 net = part.build(self.problem, self.widths, fill, graph=graph)
             else:

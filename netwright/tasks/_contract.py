@@ -17,10 +17,11 @@ from torch import Tensor
 from netwright.core import catalogue
 from netwright.core.contract import Check, Skip, expect
 from netwright.core.errors import BadInput
+from netwright.core.kind import RULE
 from netwright.engine.blocks import count_parameters
-from netwright.engine.build import build, fill_named, filled
+from netwright.engine.build import build, chosen, fill_of
 from netwright.engine.loop import Setting, predict, train
-from netwright.engine.task import FAMILIES, Data, Task
+from netwright.engine.task import Data, Task
 from netwright.tasks._kind import SIZES, TaskPart
 from netwright.tasks._read import HUB, VARIABLE
 from netwright.tensor.streams import generator, initialise
@@ -244,15 +245,15 @@ def host(part: TaskPart) -> None:
         given = shown(task)
         if "graph" in task.problem.gives:
             data_of(part, task)  # the net is built over the data's graph
-        parts = {slot: value for slot, value in filled(task).items() if slot != "rule"}
+        parts = chosen(task)
         with undrawn("building the host", task), torch.device("meta"):
-            net = task.net(fill_named(parts), task.widths)
+            net = task.net(fill_of(parts), task.widths)
         real = [name for name, t in (*net.named_parameters(), *net.named_buffers()) if not t.is_meta]
         expect(not real, "values of the host that aren't on meta", given=given, got=real)
         size = count_parameters(net)
         for i, width in enumerate(task.widths):
             with torch.device("meta"):
-                other = task.net(fill_named(parts), (*task.widths[:i], width + 8, *task.widths[i + 1 :]))
+                other = task.net(fill_of(parts), (*task.widths[:i], width + 8, *task.widths[i + 1 :]))
             expect(count_parameters(other) > size, f"width {i} changes nothing", given=given)
         net.to_empty(device="cpu")
         initialise(net, 0)
@@ -279,7 +280,7 @@ def sizes(part: TaskPart) -> None:
 
 
 def budget(part: TaskPart) -> None:
-    """Steps, evaluation grid, rates of every family, slots and control are there and fit together."""
+    """Steps, evaluation grid, rates, slots and control are there and fit together."""
     for task in tasks(part):
         grid, given = task.evals, shown(task)
         whole = all(type(n) is int and n >= 1 for n in (task.steps, task.batch, *grid))
@@ -287,16 +288,13 @@ def budget(part: TaskPart) -> None:
         expect(whole, "steps, batch and grid aren't whole numbers above 0", given=given, got=got)
         ends = list(grid) == sorted(set(grid)) and bool(grid) and grid[-1] == task.steps
         expect(ends, "the grid doesn't rise to the last step", given=given, got=grid, wanted=task.steps)
-        expect(set(task.lr) == set(FAMILIES), "families with rates", given=given, got=sorted(task.lr), wanted=FAMILIES)
-        for family, (low, high, published) in task.lr.items():
-            rising = 0 < low < published < high < math.inf
-            expect(rising, f"rates of {family}: not 0 < lowest < published < highest", given=given, got=task.lr[family])
+        low, high, published = task.lr
+        expect(0 < low < published < high < math.inf, "rates: not 0 < lowest < published < highest", given=given, got=task.lr)
         Setting.of(task, 0, {"lr": 1e-3})  # raises for an unknown optimizer or schedule
         for slot, name in task.slots.items():
-            fills = slot == "norm" or slot in catalogue.parse(name)[0].slots()
-            expect(fills, f"{name} doesn't fill the slot {slot}", given=given)
+            expect(not name or slot in catalogue.parse(name)[0].slots(), f"{name} doesn't fill the slot {slot}", given=given)
         control = catalogue.get(task.control)
-        expect("rule" in control.slots(), "the control is no rule", given=given, got=control.id)
+        expect(RULE in control.slots(), "the control is no rule", given=given, got=control.id)
     for task in tasks(part):
         rows = len(data_of(part, task).train)
         expect(task.batch <= rows, "a batch is larger than train", given=shown(task), got=(task.batch, rows))
@@ -325,22 +323,22 @@ def learnable(part: TaskPart) -> None:
     """
     task = part.build(size="small")
     problem, steps = task.problem, min(task.steps, STEPS)
-    if task.host == "gcn":
+    if "graph" in task.problem.gives:
         raise Skip("a net that computes a whole graph in every step takes longer than a check may")
-    size = count_parameters(build(task, filled(task), 0, task.widths, meta=True))
-    if task.host != "mlp" or size * steps * task.batch > QUICK:
-        raise Skip(f"a {task.host} of {size} parameters takes longer than a check may")
+    size = count_parameters(build(task, chosen(task), 0, task.widths, meta=True))
+    if "vector" not in task.problem.gives or size * steps * task.batch > QUICK:
+        raise Skip(f"a {task.host.partition('/')[2]} of {size} parameters takes longer than a check may")
     scores: dict[str, list[float]] = {}
     for seed in SEEDS:
         data = data_of(part, task, seed)
         x, y = data.split("val")
         scores.setdefault("`worst`", []).append(problem.worst)
         scores.setdefault("the best constant", []).append(problem.metric(constant(task, data).expand(len(y), -1), y))
-        for name, parts in (("default", filled(task)), ("the control", filled(task, {"rule": (task.control, {})}))):
+        for name, parts in (("default", chosen(task)), ("the control", chosen(task, {RULE: (task.control, {})}))):
             rule = build(task, parts, seed, task.widths)
             if name == "default":
                 scores.setdefault("the untrained net", []).append(problem.metric(predict(rule, x), y))
-            rate = {"lr": task.lr[parts["rule"][0].tags.family][2]}
+            rate = {"lr": task.lr[2] * parts[RULE].part.tags.rates[2]}
             short = replace(Setting.of(task, seed, rate), steps=steps, evals=(steps,))
             best = train(rule, data, short).best_val
             expect(best is not None, f"{name} diverges at the published rate", given=shown(task, seed))

@@ -21,8 +21,8 @@ SIZES = ("small", "full")
 
 
 def host_net(host: str, problem: Problem, fill: Mapping[str, Any], widths: Sequence[int], **options: Any) -> nn.Module:
-    """The net of this name for a problem, its slots filled; with the first two bound it is a Task's `net`."""
-    part: Any = catalogue.get(host, kind="net")
+    """The net of this id for a problem, its places filled; with the first two bound it is a Task's `net`."""
+    part: Any = catalogue.get(host)
     return part.build(problem, widths, fill, **options)
 
 

@@ -266,7 +266,7 @@ def tasks() -> dict[str, tuple[tuple[str, ...], Callable[[], list[float]]]]:
         part: Any = catalogue.get(name)
         task = part.build()
         x, y = task.data(1).split("val")
-        return [*values(x, y.double()), math.log(task.lr["backprop"][2]), float(len(task.evals)), float(sum(task.evals))]
+        return [*values(x, y.double()), math.log(task.lr[2]), float(len(task.evals)), float(sum(task.evals))]
 
     return {name: ((name, "net/mlp"), lambda name=name: first(name)) for name in ("task/moons", "task/sine")}
 

@@ -45,10 +45,9 @@ def claim_residual() -> bool:
 def claim_one_set() -> bool:
     """A net of any depth learns ten values more than without activations: one module stands in all its places."""
     from netwright.engine.blocks import count_parameters
-    from netwright.engine.build import fill_named
 
     for depth in (1, 3, 8):
-        make = fill_named({"activation": (PART, {})})["activation"]
+        make = PART.factory({})
         places = torch.nn.Sequential(*(make(16, -1) for _ in range(depth)))
         if count_parameters(places) != 10 or len({id(place) for place in places}) != 1:
             return False

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from netwright.engine.build import Chosen
 from netwright.engine.rule import Rule
 from netwright.engine.task import Task
 from netwright.surgery.swap import swap
 from netwright.tensor.streams import derive, initialise
 
 
-def put_in(
-    task: Task, filled: Mapping[str, Any], rule_part: Any, rule_options: Mapping[str, Any], seed: int, stream: int, device: str
-) -> Rule:
+def put_in(task: Task, in_net: Sequence[Chosen], learns: Chosen, seed: int, stream: int, device: str) -> Rule:
     """A user's model: built inside fork_rng, the arm's part swapped in at the task's slot. stream: the seed of its values."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(stream, "init"))
         model: nn.Module = task.net()
-    for part, options in filled.values():
+    for one in in_net:
         before = {id(p) for p in model.parameters()}
         x = task.data(seed).x[:2]
-        swap(model, task.swap_slot, part, example=x, **options)
+        swap(model, task.swap_slot, one.part, example=x, **one.options)
         for path, module in model.named_modules():
             fresh = [p for p in module.parameters(recurse=False) if id(p) not in before]
             if fresh and hasattr(module, "reset_parameters"):
                 initialise(module, stream, f"net.{path}")
-    rule = rule_part.build(model, task.problem, **rule_options)
+    part: Any = learns.part
+    rule: Rule = part.build(model, task.problem, **learns.options)
     initialise(rule, stream, skip="net")
     return rule.to(device)

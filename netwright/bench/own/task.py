@@ -25,9 +25,8 @@ from torch import Tensor, nn
 from netwright.bench.own.data import SPLITS, read, same_pool, shape_of
 from netwright.core.errors import BadInput, NetwrightError, require, slug, unknown
 from netwright.core.fingerprint import source_hash
-from netwright.engine.task import FAMILIES, Data, Problem, Task, eval_grid, one_hot, same, tensor_hash
-
-RULE = "rule/backprop"
+from netwright.core.kind import RULE
+from netwright.engine.task import Data, Problem, Task, eval_grid, one_hot, same, tensor_hash
 
 
 def task(
@@ -137,9 +136,9 @@ def task(
         widths=(),
         steps=steps,
         batch=batch,
-        lr={family: (low, high, published) for family in FAMILIES},
+        lr=(low, high, published),
         evals=eval_grid(steps, evals),
-        slots={"rule": RULE} | ({} if slot is None else {"activation": ""}),
+        slots={RULE: "rule/backprop"},
         optimizer=optimizer,
         optimizer_options=dict(optimizer_options or {}),
         schedule=schedule,
@@ -150,7 +149,6 @@ def task(
         foreign=True,
         per_seed_data=per_seed,
         swap_slot=slot,
-        host="yours",
         source_hash=_digest(
             seen["model"],
             *(_origin(f) for f in (model, loss, metric, augment, data, train, val, test) if callable(f)),

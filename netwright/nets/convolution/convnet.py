@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from netwright.core.part import Option, Paper
 from netwright.engine.blocks import Blocks, Factory
 from netwright.engine.task import Problem
-from netwright.nets._kind import Case, activation_of, channels_after, conv_of, linear_of, needs_bias, net, norm_of
+from netwright.nets._kind import Case, Tags, activation_of, channels_after, conv_of, linear_of, needs_bias, net, norm_of
 from netwright.nets._toy import by_hand, problem, rows
 
 
@@ -178,6 +178,7 @@ PART = net(
         arxiv="1512.03385",
     ),
     takes=frozenset({"image"}),
+    tags=Tags(channels_last=True),  # on a CPU, 1.4 times
     places=("activation", "mlp", "norm", "conv", "channelwise", "head"),
     options=(Option("stride", 1, "of the first block; 2 makes the whole net about four times cheaper", bounds=(0, 5)),),
     deviations=(

@@ -59,7 +59,7 @@ def read(seed: int, size: str, given: str) -> Data:
 
 def gcn(problem: Problem, given: str, fill: Mapping[str, Any], widths: Sequence[int]) -> nn.Module:
     """The host: numbers of nodes (B,) in, scores (B, 7) out. Its graph is that of the data."""
-    return host_net("gcn", problem, fill, widths, graph=pool(given)[0])
+    return host_net("net/gcn", problem, fill, widths, graph=pool(given)[0])
 
 
 def cora(size: str, data: str) -> Task:
@@ -84,7 +84,7 @@ def cora(size: str, data: str) -> Task:
         version=PART.version,
         size=size,
         summary=PART.summary,
-        host="gcn",
+        host="net/gcn",
         problem=problem,
         data=partial(read, size=size, given=data),
         net=partial(gcn, problem, data),
@@ -92,9 +92,9 @@ def cora(size: str, data: str) -> Task:
         steps=steps,
         batch=140,
         evals=eval_grid(steps),
-        lr={family: (1e-3, 1e-1, 1e-2) for family in ("backprop", "local", "feedback")},
+        lr=(1e-3, 1e-1, 1e-2),
         weight_decay=5e-4,
-        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "none"},
+        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": ""},
         control="rule/frozen-hidden",
     )
 

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from netwright.core.errors import require
 from netwright.core.part import Option, Paper
-from netwright.engine.task import Data, Task, eval_grid, three_splits
+from netwright.engine.task import Data, Problem, Task, eval_grid, three_splits
 from netwright.tasks._kind import host_net, task_part
-from netwright.tasks.toy._shared import classification, rates
 
 #: Mean and standard deviation of all pixels, which run from 0 to 16.
 MEAN, STD = 4.884165, 6.016788
@@ -40,24 +39,24 @@ def digits(size: str, host: str) -> Task:
     """The task at one size: vectors (64,) for the host "mlp", images (1, 8, 8) for "convnet"."""
     mlp, convnet, steps = SIZES[size]
     widths = mlp if host == "mlp" else convnet
-    problem = classification((64,) if host == "mlp" else (1, 8, 8), classes=10, delta=0.005)
+    problem = Problem.classification((64,) if host == "mlp" else (1, 8, 8), classes=10, delta=0.005)
     return Task(
         id="task/digits",
         name="digits",
         version=PART.version,
         size=size,
         summary=PART.summary,
-        host=host,
+        host=f"net/{host}",
         options={"host": host},
         problem=problem,
         data=partial(data, shape=problem.input),
-        net=partial(host_net, host, problem),
+        net=partial(host_net, f"net/{host}", problem),
         widths=widths,
         steps=steps,
         batch=64,
         evals=eval_grid(steps),
-        lr=rates(3e-3),
-        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "none" if host == "mlp" else "batch"},
+        lr=(3e-4, 3e-2, 3e-3),
+        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "" if host == "mlp" else "layer/batch-norm"},
         control="rule/frozen-hidden",
     )
 

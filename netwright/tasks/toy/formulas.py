@@ -12,7 +12,7 @@ from torch import Tensor
 from netwright.core.part import Option, Paper
 from netwright.engine.task import Data, Problem, Task, eval_grid, same, three_splits
 from netwright.tasks._kind import host_net, task_part
-from netwright.tasks.toy._shared import rates, rounded
+from netwright.tasks.toy._rounding import rounded
 from netwright.tensor.streams import generator
 from netwright.waiting.losses import mean_squared_error
 
@@ -80,14 +80,15 @@ def formulas(size: str, formula: str) -> Task:
         options={"formula": formula},
         problem=problem,
         data=partial(data, formula=formula),
-        net=partial(host_net, "mlp", problem),
+        host="net/mlp",
+        net=partial(host_net, "net/mlp", problem),
         widths=widths,
         steps=steps,
         batch=128,
         evals=eval_grid(steps),
-        lr=rates(5e-3),
+        lr=(3e-4, 3e-2, 5e-3),
         schedule="cosine",
-        slots={"activation": "activation/silu", "rule": "rule/backprop", "norm": "none"},
+        slots={"activation": "activation/silu", "rule": "rule/backprop", "norm": ""},
         control="rule/frozen-hidden",
     )
 

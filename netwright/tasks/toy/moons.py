@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from netwright.core.part import Paper
-from netwright.engine.task import Data, Task, eval_grid, three_splits
+from netwright.engine.task import Data, Problem, Task, eval_grid, three_splits
 from netwright.tasks._kind import host_net, task_part
-from netwright.tasks.toy._shared import classification, rates, rounded
+from netwright.tasks.toy._rounding import rounded
 from netwright.tensor.streams import generator
 
 #: Points in the pool, and the standard deviation of the noise.
@@ -40,7 +40,7 @@ def data(seed: int, train: int) -> Data:
 def moons(size: str) -> Task:
     """The task at one size; the host is an Mlp."""
     widths, steps, train = SIZES[size]
-    problem = classification((2,), classes=2, delta=0.005)
+    problem = Problem.classification((2,), classes=2, delta=0.005)
     return Task(
         id="task/moons",
         name="moons",
@@ -49,13 +49,14 @@ def moons(size: str) -> Task:
         summary=PART.summary,
         problem=problem,
         data=partial(data, train=train),
-        net=partial(host_net, "mlp", problem),
+        host="net/mlp",
+        net=partial(host_net, "net/mlp", problem),
         widths=widths,
         steps=steps,
         batch=32,
         evals=eval_grid(steps),
-        lr=rates(1e-2),
-        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "none"},
+        lr=(3e-4, 3e-2, 1e-2),
+        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": ""},
         control="rule/frozen-hidden",
     )
 

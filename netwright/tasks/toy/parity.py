@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from netwright.core.part import Paper
-from netwright.engine.task import Data, Task, eval_grid, three_splits
+from netwright.engine.task import Data, Problem, Task, eval_grid, three_splits
 from netwright.tasks._kind import host_net, task_part
-from netwright.tasks.toy._shared import classification, rates
 from netwright.tensor.streams import generator
 
 #: size -> (bits, bits that count, pool, widths, steps)
@@ -36,7 +35,7 @@ def data(seed: int, bits: int, count: int, points: int) -> Data:
 def parity(size: str) -> Task:
     """The task at one size; the host is an Mlp. The first bits are those that count: which they are changes nothing."""
     bits, count, points, widths, steps = SIZES[size]
-    problem = classification((bits,), classes=2, delta=0.01)
+    problem = Problem.classification((bits,), classes=2, delta=0.01)
     return Task(
         id="task/parity",
         name="parity",
@@ -45,13 +44,14 @@ def parity(size: str) -> Task:
         summary=PART.summary,
         problem=problem,
         data=partial(data, bits=bits, count=count, points=points),
-        net=partial(host_net, "mlp", problem),
+        host="net/mlp",
+        net=partial(host_net, "net/mlp", problem),
         widths=widths,
         steps=steps,
         batch=64,
         evals=eval_grid(steps),
-        lr=rates(5e-3),
-        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "none"},
+        lr=(3e-4, 3e-2, 5e-3),
+        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": ""},
         control="rule/frozen-hidden",
     )
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from netwright.core.part import Paper
-from netwright.engine.task import Data, Task, eval_grid, three_splits
+from netwright.engine.task import Data, Problem, Task, eval_grid, three_splits
 from netwright.tasks._kind import host_net, task_part
-from netwright.tasks.toy._shared import rates, regression, rounded
+from netwright.tasks.toy._rounding import rounded
 from netwright.tensor.streams import generator
 
 #: Points in the pool, and the standard deviation of the noise: no prediction is better than NOISE^2 = 0.01.
@@ -38,7 +38,7 @@ def data(seed: int, periods: int) -> Data:
 def sine(size: str) -> Task:
     """The task at one size; the host is an Mlp. A failed run scores 1, as a sine of an unrelated phase would."""
     periods, widths, steps = SIZES[size]
-    problem = regression((1,), 1, worst=1.0, delta=0.001)
+    problem = Problem.regression((1,), 1, worst=1.0, delta=0.001)
     return Task(
         id="task/sine",
         name="sine",
@@ -47,13 +47,14 @@ def sine(size: str) -> Task:
         summary=PART.summary,
         problem=problem,
         data=partial(data, periods=periods),
-        net=partial(host_net, "mlp", problem),
+        host="net/mlp",
+        net=partial(host_net, "net/mlp", problem),
         widths=widths,
         steps=steps,
         batch=64,
         evals=eval_grid(steps),
-        lr=rates(5e-3),
-        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "none"},
+        lr=(3e-4, 3e-2, 5e-3),
+        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": ""},
         control="rule/frozen-hidden",
     )
 

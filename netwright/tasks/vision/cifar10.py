@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any
 
 from netwright.core.part import Option, Paper
-from netwright.engine.task import Data, Task, eval_grid
+from netwright.engine.task import Data, Problem, Task, eval_grid
 from netwright.tasks._kind import host_net, task_part
 from netwright.tasks._read import kept
-from netwright.tasks.vision._shared import Pool, classification, crop_and_flip, flat, normalised, official
+from netwright.tasks.vision._images import Pool, crop_and_flip, flat, normalised, official
 
 SHAPE = (3, 32, 32)
 #: size -> (training images, mlp widths, convnet widths, steps)
@@ -35,28 +35,28 @@ def cifar10(size: str, host: str, data: str) -> Task:
     train, mlp, convnet, steps = SIZES[size]
     image = host == "convnet"
     first: dict[str, Any] = {"stride": 2} if image else {}
-    problem = classification(SHAPE if image else flat(SHAPE), delta=0.005)
+    problem = Problem.classification(SHAPE if image else flat(SHAPE), classes=10, delta=0.005)
     return Task(
         id="task/cifar10",
         name="cifar10",
         version=PART.version,
         size=size,
         summary=PART.summary,
-        host=host,
+        host=f"net/{host}",
         options={"host": host},
         problem=problem,
         data=partial(read, shape=problem.input, train=train, given=data),
-        net=partial(host_net, host, problem, **first),
+        net=partial(host_net, f"net/{host}", problem, **first),
         widths=convnet if image else mlp,
         steps=steps,
         batch=64,
         evals=eval_grid(steps),
         augment=crop_and_flip if image else None,
-        lr={family: (2e-4, 2e-2, 2e-3) for family in ("backprop", "local", "feedback")},
+        lr=(2e-4, 2e-2, 2e-3),
         optimizer="adamw",
         weight_decay=0.02,
         schedule="warmup-cosine",
-        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "batch" if image else "none"},
+        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "layer/batch-norm" if image else ""},
         control="rule/frozen-hidden",
     )
 

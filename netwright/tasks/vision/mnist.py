@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from netwright.core.part import Option, Paper
-from netwright.engine.task import Data, Task, eval_grid
+from netwright.engine.task import Data, Problem, Task, eval_grid
 from netwright.tasks._kind import host_net, task_part
 from netwright.tasks._read import kept
-from netwright.tasks.vision._shared import Pool, classification, flat, normalised, official
+from netwright.tasks.vision._images import Pool, flat, normalised, official
 
 SHAPE = (1, 28, 28)
 #: size -> (training images, mlp widths, convnet widths, steps, batch)
@@ -29,25 +29,25 @@ def read(seed: int, shape: tuple[int, ...], train: int | None, given: str) -> Da
 def mnist(size: str, host: str, data: str) -> Task:
     """The task at one size: vectors (784,) for the host "mlp", images (1, 28, 28) for "convnet"."""
     train, mlp, convnet, steps, batch = SIZES[size]
-    problem = classification(flat(SHAPE) if host == "mlp" else SHAPE, delta=0.002)
+    problem = Problem.classification(flat(SHAPE) if host == "mlp" else SHAPE, classes=10, delta=0.002)
     return Task(
         id="task/mnist",
         name="mnist",
         version=PART.version,
         size=size,
         summary=PART.summary,
-        host=host,
+        host=f"net/{host}",
         options={"host": host},
         problem=problem,
         data=partial(read, shape=problem.input, train=train, given=data),
-        net=partial(host_net, host, problem),
+        net=partial(host_net, f"net/{host}", problem),
         widths=mlp if host == "mlp" else convnet,
         steps=steps,
         batch=batch,
         evals=eval_grid(steps),
-        lr={family: (1e-4, 1e-2, 1e-3) for family in ("backprop", "local", "feedback")},
+        lr=(1e-4, 1e-2, 1e-3),
         schedule="cosine",
-        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "none" if host == "mlp" else "batch"},
+        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "" if host == "mlp" else "layer/batch-norm"},
         control="rule/frozen-hidden",
     )
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netwright.engine.task import Data, Problem
+from netwright.engine.task import Data
 from netwright.tasks._read import images
 from netwright.tensor.streams import permutation
 
@@ -39,11 +39,6 @@ def official(pool: Pool, seed: int, shape: tuple[int, ...], val: int, train: int
         order[:held],
         torch.arange(n, len(x)),
     )
-
-
-def classification(shape: tuple[int, ...], delta: float) -> Problem:
-    """Ten classes of vectors (D,) or images (C, H, W)."""
-    return Problem.classification(shape, 10, delta)
 
 
 def flat(shape: tuple[int, int, int]) -> tuple[int, ...]:
