@@ -1,4 +1,4 @@
-"""What an activation works with: checks of torch.export, ONNX and the double backward, and the rows of the support matrix.
+"""What an activation works with: checks of torch.export, ONNX and the double backward.
 
 A check that can't hold (an operator ONNX lacks) is declared like any other: Tags(reasons={"onnx": why}).
 """
@@ -8,11 +8,9 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +18,6 @@ from torch import Tensor, nn
 from netwright.activations._contract_settings import shift
 from netwright.activations._kind import ActivationPart
 from netwright.core.contract import Check, Skip, expect
-from netwright.core.part import Part
-from netwright.corpus.status import evidence
 
 WIDTH = 6
 #: What the ONNX check needs besides torch.
@@ -125,74 +121,3 @@ CHECKS = (
     Check("onnx", onnx, needs_compile=True, one_in=40),
     Check("double_backward", double_backward),
 )
-
-# The support matrix ---------------------------------------------------------------------------------------------------
-
-#: Column of the matrix of activations -> the check that decides it.
-COLUMNS = {
-    "autocast": "autocast",
-    "torch.compile, full graph": "compiled",
-    "fused=True": "fused",
-    "torch.export": "exports",
-    "ONNX": "onnx",
-    "vmap": "vmap",
-    "meta device": "meta",
-    "double backward": "double_backward",
-    "float16": "numbers",
-    "bfloat16": "numbers",
-}
-#: The same for layers and norms.
-SIZED = {
-    "autocast": "autocast",
-    "torch.compile, full graph": "compiled",
-    "fused=True": "fused",
-    "torch.export": "exports",
-    "vmap": "vmap",
-    "meta device": "initialised",
-    "data-parallel": "ddp",
-    "float16 and bfloat16": "dtype",
-    "saved and copied": "copies",
-}
-#: Kind -> its columns. Other kinds have no such table.
-KINDS = {"activation": COLUMNS, "layer": SIZED}
-STATES = {
-    "yes": "the check passes",
-    "no": "the check fails",
-    "exception": "can't hold, for a reason the part declares; the check is made all the same and has to fail",
-    "not made": "the check says nothing of this part, or couldn't be made",
-    "not measured": "no result is on record",
-}
-
-
-def support(part: Part, entry: Mapping[str, Any] | None = None) -> dict[str, tuple[str, str]]:
-    """Column of the matrix -> (state, reason), from the part's entry in evidence/checks.json.
-
-    entry: that entry, read from the evidence by default; without one, or without a result, a cell is "not measured".
-    """
-    results = (_recorded(part) if entry is None else entry).get("checks", {})
-    refused = getattr(part.tags, "no_dtypes", ())
-    return {
-        column: ("exception", f"it has no kernel for {column}") if column in refused else _cell(results.get(check))
-        for column, check in KINDS[part.kind].items()
-    }
-
-
-def _recorded(part: Part) -> Mapping[str, Any]:
-    folder = evidence()
-    path = folder / "checks.json" if folder is not None else None
-    if path is None or not path.is_file():
-        return {}
-    return json.loads(path.read_text(encoding="utf-8"))["parts"].get(part.id, {})
-
-
-def _cell(result: str | None) -> tuple[str, str]:
-    """A result as checks.json words it, as state and reason."""
-    head, _, rest = (result or "skip: not in the sample").partition(": ")
-    if head == "pass":
-        return "yes", ""
-    if head != "skip":
-        return "no", rest
-    if rest == "not in the sample":
-        return "not measured", ""
-    declared, _, reason = rest.partition(": ")
-    return ("exception", reason) if declared == "declared" else ("not made", rest)

@@ -9,6 +9,7 @@ from typing import Any, final
 
 from netwright.core import catalogue
 from netwright.core.errors import BadInput
+from netwright.core.kind import Facts
 from netwright.core.part import Part
 from netwright.corpus.papers import reference_line
 
@@ -26,22 +27,6 @@ def tags_of(part: Part) -> dict[str, Any]:
     return out
 
 
-def costs_of(part: Part) -> list[tuple[str, str]]:
-    """What a layer or norm declares of its cost, as (what, expression of sizes and options)."""
-    named = {
-        "parameters": "parameters",
-        "products": "operations in products, a row",
-        "elementwise": "elementwise operations, a row",
-    }
-    return [(text, str(value)) for name, text in named.items() if (value := getattr(part, name, 0))]
-
-
-def places_of(part: Part) -> list[tuple[str, str]]:
-    """What a net takes, and the places in it that parts fill."""
-    named = {"takes": "takes", "places": "places"}
-    return [(text, ", ".join(sorted(value))) for name, text in named.items() if (value := getattr(part, name, ()))]
-
-
 @final
 @dataclass(frozen=True)
 class Card:
@@ -49,14 +34,19 @@ class Card:
 
     part: Part
     status: str
-    curve: tuple[tuple[float, float, float], ...] = ()
+    facts: Facts = Facts()
+
+    @property
+    def curve(self) -> tuple[tuple[float, float, float], ...]:
+        """(x, f(x), f'(x)), where a curve says what the part is; else ()."""
+        return self.facts.curve
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, "schema": 1."""
         p = self.part
         return {
             "schema": 1, "id": p.id, "kind": p.kind, "summary": p.summary, "formula": p.formula, "status": self.status,
-            "paper": reference_line(p.paper), "tags": tags_of(p), **dict(places_of(p)), "module": p.module, "origin": p.origin,
+            "paper": reference_line(p.paper), "tags": tags_of(p), **dict(self.facts.rows), "module": p.module, "origin": p.origin,
             "options": [
                 {"name": o.name, "default": _json(o.default), "help": o.help, "allowed": _json(o.allowed)} for o in p.options
             ],
@@ -71,17 +61,14 @@ class Card:
         lines.append(f"paper     {reference_line(p.paper)}")
         if tags := tags_of(p):
             lines.append("tags      " + ", ".join(k if v is True else f"{k}={v}" for k, v in tags.items()))
-        lines += [f"{text:<10}{value}" for text, value in places_of(p)]
+        lines += [f"{text:<10}{value}" for text, value in self.facts.rows]
         for o in p.options:
             allowed = f" of {', '.join(map(str, o.allowed))}" if o.allowed else ""
             shown = "''" if o.default == "" else o.default
             lines.append(f"option    {o.name}={shown}{allowed}{'  ' + o.help if o.help else ''}")
         lines += [f"claim     {c.text}{' (' + c.where + ')' if c.where else ''}" for c in p.claims]
         lines += [f"departs   {d}" for d in p.deviations]
-        flops = getattr(p, "flops", None)
-        if flops is not None:
-            lines.append(f"cost      about {flops:g} elementwise operations an output value")
-        lines += [f"cost      {term}: {value}" for term, value in costs_of(p)]
+        lines += [f"cost      {term}: {value}" for term, value in self.facts.costs]
         if self.curve:
             lines += ["", *plot(self.curve)]
         return "\n".join(lines)
@@ -138,13 +125,11 @@ def plot(curve: tuple[tuple[float, float, float], ...], width: int = 61, height:
 
 def card(name: str) -> Card:
     """The card of a part: card("golu"). Raises UnknownName with near names."""
+    return card_of(catalogue.get(name))
+
+
+def card_of(part: Part) -> Card:
+    """The card of a part, which needn't be in the catalogue."""
     from netwright.corpus.status import status
 
-    part: Any = catalogue.get(name)
-    shape = getattr(part.tags, "shape", "")
-    curve: tuple[tuple[float, float, float], ...] = ()
-    if shape == "elementwise":
-        from netwright.bench.result import curve as drawn
-
-        curve = drawn(part, {})
-    return Card(part, status(part), curve)
+    return Card(part, status(part), catalogue.kinds()[part.kind].facts(part))

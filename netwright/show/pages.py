@@ -1,5 +1,5 @@
-"""python -m netwright.show.pages OUT: the catalogue as a static site: an index, one page a part, a gallery of the activations,
-and a table of what works with what.
+"""python -m netwright.show.pages OUT: the catalogue as a static site: an index, one page a part, a gallery of the parts that
+have a profile, and a table of what works with what.
 
 Everything shown is derived from the parts' declarations and from evidence/; nothing is written by hand. The pages load
 nothing, none but the gallery runs anything (its own filters), and every text is escaped.
@@ -8,7 +8,6 @@ nothing, none but the gallery runs anything (its own filters), and every text is
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -21,13 +20,13 @@ from markupsafe import Markup
 from netwright.core import __version__, catalogue
 from netwright.core.errors import NetwrightError, printable
 from netwright.core.fingerprint import fingerprint
+from netwright.core.kind import Facts
 from netwright.core.part import Claim, Part
 from netwright.corpus import papers as corpus
 from netwright.corpus.status import evidence, status
-from netwright.show import canvas, figures, words
-from netwright.show.card import Card, card, costs_of, places_of, tags_of
+from netwright.show import canvas, figures, gallery, words
+from netwright.show.card import Card, card_of, tags_of
 from netwright.show.place import environment, formula, place
-from netwright.tensor.modules import SizedPart
 
 STATUSES = (
     ("draft", "declared, and not checked in its present form"),
@@ -36,6 +35,16 @@ STATUSES = (
     ("retired", "kept so that old studies can be read; its page says why"),
 )
 NUMBERS = frozenset({"papers", "served", *corpus.STATUSES})
+#: The pages beside the index.
+GALLERY, SUPPORT = "gallery.html", "support.html"
+#: What the table of support says of a part and what it may be used with.
+STATES = {
+    "yes": "the check passes",
+    "no": "the check fails",
+    "exception": "can't hold, for a reason the part declares; the check is made all the same and has to fail",
+    "not made": "the check says nothing of this part, or couldn't be made",
+    "not measured": "no result is on record",
+}
 
 
 @final
@@ -59,17 +68,16 @@ class Evidence:
 
 def write(out: str | Path, parts: Sequence[Part] | None = None, measured: Evidence | None = None) -> list[Path]:
     """Write index.html, gallery.html, support.html and <kind>/<name>.html under `out`, each whole or not at all; returns
-    the files. A gallery without activations and a table without rows are left out.
+    the files. A gallery and a table without rows are left out.
 
     parts: the whole catalogue by default. measured: by default what evidence/ holds.
     """
-    from netwright.show import gallery
-
     root, chosen = Path(out), catalogue.parts() if parts is None else list(parts)
     known = Evidence.read(evidence()) if measured is None else measured
-    shown: list[Any] = [part for part in chosen if part.kind == "activation"]
-    others = {"gallery.html": gallery.page(shown, site=True), "support.html": support(chosen, known)} if shown else {}
-    pages = {root / "index.html": index(chosen, tuple(others))} | {root / name: text for name, text in others.items()}
+    links = beside(chosen)
+    pages = {root / "index.html": index(chosen, links)}
+    pages |= {root / GALLERY: gallery.page(gallery.shown(chosen), site=True)} if GALLERY in links else {}
+    pages |= {root / SUPPORT: support(chosen, known)} if SUPPORT in links else {}
     pages |= {root / place(part): page(part, known) for part in chosen}
     for path, text in pages.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,12 +87,14 @@ def write(out: str | Path, parts: Sequence[Part] | None = None, measured: Eviden
     return list(pages)
 
 
-#: The pages beside the index, as its links call them.
-BESIDE = {"gallery.html": "gallery of activations", "support.html": "what works with what"}
+def beside(parts: Sequence[Part]) -> dict[str, str]:
+    """The pages beside the index that these parts have rows in, and what links call them."""
+    found = {GALLERY: gallery.title(parts)} if gallery.shown(parts) else {}
+    return found | ({SUPPORT: "what works with what"} if any(facts_of(part).support for part in parts) else {})
 
 
-def index(parts: Sequence[Part], beside: Sequence[str] = ()) -> str:
-    """Every part by kind with its status, and how much of the corpus they serve. beside: pages of BESIDE to link."""
+def index(parts: Sequence[Part], links: Mapping[str, str] | None = None) -> str:
+    """Every part by kind with its status, and how much of the corpus they serve. links: see `beside`; by default none."""
     groups = []
     for kind in catalogue.kinds().values():
         rows = [
@@ -103,7 +113,7 @@ def index(parts: Sequence[Part], beside: Sequence[str] = ()) -> str:
     coverage = corpus.coverage(parts, status)
     return environment().get_template("index.html").render(
         title="The catalogue", version=__version__, count=len(parts), kinds=groups, statuses=STATUSES,
-        beside=[(name, BESIDE[name]) for name in beside],
+        beside=(links or {}).items(),
         coverage=coverage, columns=[{"name": name, "number": name in NUMBERS} for name in coverage[0]],
         papers=sum(row["papers"] for row in coverage), served=sum(row["served"] for row in coverage),
     )  # fmt: skip
@@ -111,54 +121,74 @@ def index(parts: Sequence[Part], beside: Sequence[str] = ()) -> str:
 
 def support(parts: Sequence[Part], known: Evidence) -> str:
     """What the checks on record say of autocast, compilers, exporters and dtypes, a row a part, and every reason."""
-    from netwright.activations import _contract_support as matrix
-
     groups: dict[str, list[dict[str, Any]]] = {}
+    columns: dict[str, list[str]] = {}
     reasons: dict[tuple[str, str], list[str]] = {}
-    for part in (part for part in parts if part.kind in matrix.KINDS):
+    for part in parts:
         entry = known.checks.get(part.id, {})
+        if not (found := supported(part, entry)):
+            continue
         cells = []
-        for column, (state, reason) in matrix.support(part, entry).items():
+        for column, (state, reason) in found.items():
             if reason:
                 reasons.setdefault((column, reason), []).append(part.name)
             cells.append({"state": state, "note": list(reasons).index((column, reason)) + 1 if reason else 0})
         stale = bool(entry) and entry.get("fingerprint") != _fingerprint(part)
+        columns[part.kind] = list(found)
         groups.setdefault(part.kind, []).append({"name": part.name, "href": place(part), "cells": cells, "stale": stale})
     kinds = [kind for kind in catalogue.kinds().values() if kind.name in groups]
     return environment().get_template("support.html").render(
-        title="What works with what", version=__version__, states=matrix.STATES.items(),
+        title="What works with what", version=__version__, states=STATES.items(),
         kinds=[
-            {"name": k.name, "title": k.folder.capitalize(), "columns": list(matrix.KINDS[k.name]), "rows": groups[k.name]}
-            for k in kinds
+            {"name": k.name, "title": k.folder.capitalize(), "columns": columns[k.name], "rows": groups[k.name]} for k in kinds
         ],
         notes=[{"column": column, "reason": reason, "parts": names} for (column, reason), names in reasons.items()],
-        gallery="activation" in groups,
+        gallery=gallery.title(parts) if gallery.shown(parts) else "",
     )  # fmt: skip
+
+
+def supported(part: Part, entry: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """What the part may be used with -> (state, reason), from its entry in evidence/checks.json, or {}."""
+    facts, results = facts_of(part), entry.get("checks", {})
+    return {
+        what: ("exception", facts.refused[what]) if what in facts.refused else _cell(results.get(check))
+        for what, check in facts.support.items()
+    }
+
+
+def _cell(result: str | None) -> tuple[str, str]:
+    """A result as checks.json words it, as state and reason."""
+    head, _, rest = (result or "skip: not in the sample").partition(": ")
+    if head == "pass":
+        return "yes", ""
+    if head != "skip":
+        return "no", rest
+    if rest == "not in the sample":
+        return "not measured", ""
+    declared, _, reason = rest.partition(": ")
+    return ("exception", reason) if declared == "declared" else ("not made", rest)
+
+
+def facts_of(part: Part) -> Facts:
+    """What the part's kind tells of it."""
+    return catalogue.kinds()[part.kind].facts(part)
 
 
 def page(part: Part, known: Evidence) -> str:
     """One part: formula, curve, paper, tags, options, claims and what became of them, departures, checks."""
-    made, entry = _card(part), known.checks.get(part.id)
+    made, entry = card_of(part), known.checks.get(part.id)
     fresh = entry is not None and entry.get("fingerprint") == _fingerprint(part)
     shape = {part.name: made.curve} if made.curve else {}
     return environment().get_template("part.html").render(
         title=catalogue.cls_name(part) or part.name, card=made.to_json(),
         curve=Markup(canvas.svg(figures.shapes_figure(shape), "curve", f"shape of {part.name}")) if shape else "",
         formula=formula(part.formula),
-        facts=[(term, value) for term, value in _facts(part) if value],
+        facts=[(term, value) for term, value in _facts(made) if value],
         options=[{"name": o.name, "default": o.default, "help": o.help, "allowed": _allowed(o)} for o in part.options],
         claims=[_claim(part, claim, known, entry if fresh else None) for claim in part.claims],
         checked=_checked(entry, fresh), checks=sorted(entry["checks"].items()) if entry else (),
-        use=_use(part), bibtex=corpus.bibtex(part.paper).strip(),
+        use=made.facts.use or _use(part), bibtex=corpus.bibtex(part.paper).strip(),
     )  # fmt: skip
-
-
-def _card(part: Part) -> Card:
-    """The part's card; of a part outside the catalogue without its curve."""
-    try:
-        return dataclasses.replace(card(part.id), part=part)
-    except NetwrightError:
-        return Card(part, status(part))
 
 
 def _fingerprint(part: Part) -> str:
@@ -169,33 +199,22 @@ def _fingerprint(part: Part) -> str:
 
 
 def _use(part: Part) -> str:
-    if isinstance(part, SizedPart):
-        sizes = ", ".join(str(value) for name, value in part.toy.items() if name in part.size_names)
-        old = {"linear": "nn.Linear", "conv": "nn.Conv2d"}.get(getattr(part.tags, "shape", ""), "")
-        old = "nn.LayerNorm" if part.slots() == ("norm",) else old
-        return f'netwright.make("{part.name}", {sizes})' + (f'\nnetwright.swap(model, {old}, "{part.name}")' if old else "")
-    if hasattr(part, "places"):
-        return f'netwright.get("{part.id}").build(problem, widths, fill)'
-    if "activation" in part.slots():
-        return f'netwright.make("{part.name}")\nnetwright.swap(model, nn.ReLU, "{part.name}")'
-    if part.slots():
-        return f"netwright compare default {part.name} --task TASK"
-    return f"netwright compare PART PART --task {part.name}"
+    """How a part is used of which its kind says nothing."""
+    return f"netwright compare default {part.name} --task TASK" if part.slots() else f'netwright.make("{part.name}")'
 
 
-def _facts(part: Part) -> list[tuple[str, str | Markup]]:
+def _facts(made: Card) -> list[tuple[str, str | Markup]]:
+    part = made.part
     paper = corpus.complete(part.paper)
     tags = [_tag(name, value) for name, value in tags_of(part).items() if value not in ({}, None)]
-    flops = getattr(part, "flops", None)
     return [
         ("paper", corpus.reference_line(part.paper)),
         ("arXiv", _link("https://arxiv.org/abs/{0}", paper.arxiv)),
         ("official code", _link("https://github.com/{0}", paper.code)),
         ("fills the slot", words.join(list(part.slots()), "or")),
         ("tags", "; ".join(tags)),
-        ("elementwise operations an output value", f"about {flops:g}" if flops is not None else ""),
-        *places_of(part),
-        *costs_of(part),
+        *made.facts.rows,
+        *made.facts.costs,
         ("uses", words.join(list(part.uses))),
         ("is the same as", part.alias_of),
         ("starts out equal to", words.join(list(part.equals_at_init))),
