@@ -27,6 +27,7 @@ from netwright.core.part import Learn, Paper
 from netwright.show import gallery
 
 PARTS: list[Any] = catalogue.parts("activation")
+OTHER: Any = next(part for part in catalogue.parts() if part not in PARTS and part.slots())  # of a kind without profiles
 PAPER = Paper(title="Toys", authors="A. Toy", year=2000)
 
 
@@ -233,17 +234,15 @@ def test_learnable_parameters_stand_with_their_initial_values() -> None:
 
 
 def test_parts_of_any_kind_with_a_profile_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    other = next(part for part in catalogue.parts() if part not in gallery.shown(catalogue.parts()) and part.slots())
-    assert gallery.title(PARTS) == "gallery of activations" and gallery.shown([other]) == []
-    makers = gallery._makers() | {other.kind: lambda part: Profile("linear", 2.0, traits=("delicate",))}
+    assert gallery.title(PARTS) == "gallery of activations" and gallery.shown([OTHER]) == []
+    makers = gallery._makers() | {OTHER.kind: lambda part: Profile("linear", 2.0, traits=("delicate",))}
     monkeypatch.setattr(gallery, "_makers", lambda: makers)
-    made = gallery.page([HALF, other])
+    made = gallery.page([HALF, OTHER])
     assert "Gallery of activations and" in made and "2 parts" in made and 'data-shape="linear"' in made
 
 
 def test_the_command_writes_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    others = [part for part in catalogue.parts() if part not in PARTS][:3]
-    monkeypatch.setattr(catalogue, "parts", lambda: PARTS[:2] + others)
+    monkeypatch.setattr(catalogue, "parts", lambda: [*PARTS[:2], OTHER])
     out = tmp_path / "new" / "all.html"
     result = CliRunner().invoke(app, ["gallery", "--out", str(out)])
     assert result.exit_code == 0 and result.output.strip() == str(out), result.output
