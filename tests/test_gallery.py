@@ -19,13 +19,15 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from netwright.activations import ActivationPart, Tags, activation
+from netwright.activations import ActivationPart, Tags, _page, activation
 from netwright.cli import app
 from netwright.core import catalogue
+from netwright.core.kind import Moments, Profile
 from netwright.core.part import Learn, Paper
 from netwright.show import gallery
 
 PARTS: list[Any] = catalogue.parts("activation")
+OTHER: Any = next(part for part in catalogue.parts() if part not in PARTS and part.slots())  # of a kind without profiles
 PAPER = Paper(title="Toys", authors="A. Toy", year=2000)
 
 
@@ -62,21 +64,21 @@ PRODUCT = toy(product, tags=Tags(shape="gated"))
 
 
 def test_moments_of_one_number_are_integrals() -> None:
-    found = gallery.moments(HALF)
-    wanted = gallery.Moments(1 / math.sqrt(2 * math.pi), 0.5 - 1 / (2 * math.pi), 0.5, 0.5, True)
+    found = _page.moments(HALF)
+    wanted = Moments(1 / math.sqrt(2 * math.pi), 0.5 - 1 / (2 * math.pi), 0.5, 0.5)
     for field in ("mean", "variance", "second", "slope"):
         assert math.isclose(getattr(found, field), getattr(wanted, field), abs_tol=1e-6), field
-    sine = gallery.moments(toy(torch.sin))
+    sine = _page.moments(toy(torch.sin))
     assert math.isclose(sine.variance, (1 - math.exp(-2)) / 2, abs_tol=1e-9)
     assert math.isclose(sine.slope, (1 + math.exp(-2)) / 2, abs_tol=1e-9)
 
 
 def test_moments_of_rows_are_a_seeded_sample() -> None:
-    found = gallery.moments(CENTRED)
-    share = 1 - 1 / gallery.ENTRIES
-    assert not found.exact and found == gallery.moments(CENTRED)
+    found = _page.moments(CENTRED)
+    share = 1 - 1 / _page.ENTRIES
+    assert found.sample == (_page.ROWS, _page.ENTRIES) and found == _page.moments(CENTRED)
     assert abs(found.mean) < 1e-12 and abs(found.variance - share) < 0.02 and abs(found.slope - share) < 0.02
-    assert abs(gallery.moments(PRODUCT).variance - 1) < 0.03
+    assert abs(_page.moments(PRODUCT).variance - 1) < 0.03
 
 
 def test_nothing_draws_from_the_global_generator() -> None:
@@ -86,15 +88,15 @@ def test_nothing_draws_from_the_global_generator() -> None:
 
 
 def test_a_derivative_jumps_at_a_kink() -> None:
-    (slope, _), caption = gallery.curves_of(HALF)
-    assert set(slope.y.tolist()) == {0.0, 1.0} and caption == ""
-    assert gallery._path(slope.x, slope.y).count("M") == 2
+    (slope, _), caption = _page.lines_of(HALF)
+    assert set(slope.y) == {0.0, 1.0} and caption == ""
+    assert gallery._path(torch.tensor(slope.x, dtype=torch.float64), torch.tensor(slope.y)).count("M") == 2
 
 
 @pytest.mark.parametrize("part", [CENTRED, PRODUCT], ids=["rowwise", "gated"])
 def test_a_picture_of_a_row_says_what_it_shows(part: ActivationPart) -> None:
-    curves, caption = gallery.curves_of(part)
-    assert curves and "swept" in caption and all(curve.y.isfinite().all() for curve in curves)
+    lines, caption = _page.lines_of(part)
+    assert lines and "swept" in caption and all(math.isfinite(y) for line in lines for y in line.y)
 
 
 def test_a_thinned_path_stays_on_the_curve() -> None:
@@ -226,13 +228,21 @@ def test_learnable_parameters_stand_with_their_initial_values() -> None:
         return torch.where(x > 0, x, slope * x) + a.unbind(0)[0]
 
     part = toy(bent, learn=(Learn("slope", 0.25), Learn("a", (0.0, 1.0, 2.0, 3.0))))
-    assert gallery.learns(part) == ["slope = 0.25", "a = 0, 1, 2, ... (4 numbers)"]
+    assert _page.learns(part) == ("slope = 0.25", "a = 0, 1, 2, ... (4 numbers)")
     channels = toy(bent, learn=(Learn("slope", 0.25, per="channel"), Learn("a", (0.0,))))
-    assert gallery.learns(channels)[0] == "slope = 0.25, one a channel"
+    assert _page.learns(channels)[0] == "slope = 0.25, one a channel"
+
+
+def test_parts_of_any_kind_with_a_profile_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gallery.title(PARTS) == "gallery of activations" and gallery.shown([OTHER]) == []
+    makers = gallery._makers() | {OTHER.kind: lambda part: Profile("linear", 2.0, traits=("delicate",))}
+    monkeypatch.setattr(gallery, "_makers", lambda: makers)
+    made = gallery.page([HALF, OTHER])
+    assert "Gallery of activations and" in made and "2 parts" in made and 'data-shape="linear"' in made
 
 
 def test_the_command_writes_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue, "parts", lambda kind: PARTS[:2] if kind == "activation" else [])
+    monkeypatch.setattr(catalogue, "parts", lambda: [*PARTS[:2], OTHER])
     out = tmp_path / "new" / "all.html"
     result = CliRunner().invoke(app, ["gallery", "--out", str(out)])
     assert result.exit_code == 0 and result.output.strip() == str(out), result.output

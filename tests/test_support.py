@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from netwright.activations import ActivationPart, Tags, activation
-from netwright.activations import _contract_support as matrix
-from netwright.activations._contract_support import CHECKS, support
+from netwright.activations import _contract_support as exporters
+from netwright.activations._contract_support import CHECKS
 from netwright.contract import apply
 from netwright.core import catalogue
 from netwright.core.contract import Result
@@ -113,7 +113,7 @@ def test_what_onnx_gives_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_onnx_is_skipped_with_the_reason_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matrix, "ONNX", ("no_such_package",))
+    monkeypatch.setattr(exporters, "ONNX", ("no_such_package",))
     assert made(RIPPLE, "onnx").skipped_reason == "no_such_package is not installed"
 
 
@@ -133,7 +133,7 @@ def entry(**checks: str) -> dict[str, Any]:
 
 
 def test_a_cell_says_what_is_on_record() -> None:
-    cells = support(RIPPLE, entry(
+    cells = pages.supported(RIPPLE, entry(
         autocast="pass", compiled="fail: it broke", onnx="skip: declared: no operator", vmap="skip: says nothing",
         exports="skip: not in the sample", numbers="pass",
     ))  # fmt: skip
@@ -141,25 +141,27 @@ def test_a_cell_says_what_is_on_record() -> None:
     assert cells["ONNX"] == ("exception", "no operator") and cells["vmap"] == ("not made", "says nothing")
     assert cells["torch.export"] == cells["fused=True"] == ("not measured", "")
     assert cells["float16"] == cells["bfloat16"] == ("yes", "")
-    assert {state for state, _ in cells.values()} == set(matrix.STATES)
+    assert {state for state, _ in cells.values()} == set(pages.STATES)
 
 
 def test_a_dtype_without_a_kernel_is_an_exception() -> None:
     part = toy(torch.sin, tags=Tags(smooth=True, no_dtypes=("float16",)))
-    assert support(part, entry(numbers="pass"))["float16"][0] == "exception"
-    assert support(part, entry(numbers="pass"))["bfloat16"][0] == "yes"
+    assert pages.supported(part, entry(numbers="pass"))["float16"][0] == "exception"
+    assert pages.supported(part, entry(numbers="pass"))["bfloat16"][0] == "yes"
 
 
+@pytest.mark.every_part
 def test_every_column_has_a_check() -> None:
     from netwright.contract import checks
 
-    for kind, columns in matrix.KINDS.items():
-        assert set(columns.values()) <= {check.name for check in checks(kind)}, kind
+    for part in catalogue.parts():
+        facts = pages.facts_of(part)
+        assert set(facts.support.values()) <= {check.name for check in checks(part.kind)}, part.id
+        assert set(facts.refused) <= set(facts.support), part.id
 
 
 def test_without_evidence_nothing_is_measured() -> None:
-    assert {state for state, _ in support(RIPPLE, {}).values()} == {"not measured"}
-    assert set(support(PARTS[0])) == set(matrix.COLUMNS)  # read from the evidence that comes with the package
+    assert {state for state, _ in pages.supported(RIPPLE, {}).values()} == {"not measured"}
 
 
 class Table(HTMLParser):
@@ -191,11 +193,11 @@ def test_the_page_has_a_row_a_part_and_every_reason() -> None:
     assert not page.tags & {"script", "img"} and "alert(1)" in text and "\x1b" not in text
     assert text.count("(checked in an earlier form)") == len(PARTS)
     assert text.count("reason 1") == len(PARTS) and text.count("&lt;script&gt;alert(1)") == 1
-    assert math.isclose(text.count('class="state not-measured"'), (len(matrix.COLUMNS) - 1) * len(PARTS) + 1)
+    assert math.isclose(text.count('class="state not-measured"'), (len(pages.facts_of(RIPPLE).support) - 1) * len(PARTS) + 1)
 
 
 @pytest.mark.every_part
 def test_other_kinds_have_no_rows() -> None:
-    others = [part for part in catalogue.parts() if part.kind not in matrix.KINDS]
+    others = [part for part in catalogue.parts() if not pages.facts_of(part).support]
     text = pages.support(others, pages.Evidence())
     assert others and not any(part.id in text for part in others)

@@ -2,7 +2,8 @@
 
 A wing holds everything of its kind: `_kind.py` (KIND, the interface implementers write against, the record that declares a
 part), `_contract.py` (CHECKS), the parts, one file each in a folder for each family, and where the kind has any `_page.py`
-(what is told of a part) and `_sites.py` (how a part gets into a model that exists). Whoever is outside asks the Kind.
+(what is told of a part: facts, and where it has them profile and tables) and `_sites.py` (how a part gets into a model that
+exists). Whoever is outside asks the Kind.
 """
 
 from __future__ import annotations

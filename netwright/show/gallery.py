@@ -50,7 +50,8 @@ def shown(parts: Iterable[Part]) -> list[Part]:
 def title(parts: Iterable[Part]) -> str:
     """ "gallery of activations", of the kinds that these parts are of."""
     kinds = catalogue.kinds()
-    return f"gallery of {words.join(list(dict.fromkeys(kinds[part.kind].folder for part in shown(parts))))}"
+    folders = dict.fromkeys(kinds[part.kind].folder for part in shown(parts))
+    return f"gallery of {words.join(list(folders)) or 'parts'}"
 
 
 def write(out: str | Path, parts: Sequence[Part] | None = None, *, site: bool = False) -> Path:
@@ -81,7 +82,7 @@ def page(parts: Sequence[Part], *, site: bool = False, measured: Mapping[str, An
     return environment.get_template("gallery.html").render(
         title=_capital(title(parts)), one=next(iter(kinds)) if len(kinds) == 1 else "part",
         version=__version__, cards=cards, script=Markup(script), digest=digest, site=site, sorts=SORTS,
-        reach=max(p.reach for p in profiles), sample=samples[0] if samples else None,
+        reach=max((p.reach for p in profiles), default=0.0), sample=samples[0] if samples else None,
         families=sorted({c["family"] for c in cards}), shapes=sorted({c["shape"] for c in cards}),
         tags=sorted({tag for c in cards for tag in c["tags"]} - {"smooth", "monotone"}),
     )  # fmt: skip
