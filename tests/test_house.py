@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from house import FLOOR_OF, MODULES, PACKAGE, ROOT, SOURCES, TREES, WAITING, arrows, is_part_file, room_of
 
 import netwright
 from netwright.core import catalogue
@@ -19,38 +20,8 @@ from netwright.core.fingerprint import Sources
 from netwright.core.part import Part
 from netwright.engine.task import FAMILIES
 
-ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "netwright"
-FOLDERS = {kind.folder for kind in catalogue.kinds().values()}
-SOURCES = sorted(PACKAGE.rglob("*.py"))
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
-
-
-def is_part_file(path: Path) -> bool:
-    place = path.relative_to(PACKAGE).parts
-    return len(place) == 3 and place[0] in FOLDERS and not path.name.startswith("_")
-
-
 PART_FILES = [path for path in SOURCES if is_part_file(path)]
 OTHERS = [path for path in SOURCES if path not in PART_FILES]
-
-
-def imports(tree: ast.AST) -> set[str]:
-    """Modules imported outside functions."""
-    found: set[str] = set()
-
-    def visit(node: ast.AST) -> None:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-                continue
-            if isinstance(child, ast.Import):
-                found.update(alias.name for alias in child.names)
-            elif isinstance(child, ast.ImportFrom):
-                found.add(child.module or "")
-            visit(child)
-
-    visit(tree)
-    return found
 
 
 # Law 1 ----------------------------------------------------------------------------------------------------------------
@@ -257,66 +228,6 @@ def test_adding_a_part_is_adding_one_file_and_a_kind_one_folder(tmp_path: Path) 
 
 
 # Law 2 ----------------------------------------------------------------------------------------------------------------
-
-#: The floors from the bottom: a room imports from floors below its own, and rooms of one floor not from each other.
-FLOORS = (
-    ("core",),
-    ("corpus",),
-    ("tensor",),
-    ("losses", "optimizers"),
-    ("engine",),
-    ("activations", "layers", "weights", "nets"),
-    ("rules", "methods", "selections", "federations", "transforms", "measures", "solvers"),
-    ("tasks",),
-    ("contract",),
-    ("surgery",),
-    ("bench",),
-    ("experiments",),
-    ("show",),
-    ("compare",),
-    ("cli", ""),
-    ("__main__",),
-)
-#: What waits for its kind, and the room on whose floor it stands until then. A new kind takes its own out of here.
-WAITING = {
-    "losses": "losses",
-    "optimizers": "optimizers",
-    "simplex": "losses",
-    "sparsity": "losses",
-    "alignment": "surgery",
-    "edges": "show",
-    "explain": "show",
-    "symbolic": "show",
-}
-FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-
-
-def module_of(path: Path) -> str:
-    """The dotted name of a file below netwright."""
-    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
-
-
-MODULES = {module_of(path): path for path in SOURCES}
-
-
-def room_of(module: str) -> str:
-    first, _, rest = module.partition(".")
-    return WAITING[rest.split(".")[0]] if first == "waiting" and rest else "core" if first == "waiting" else first
-
-
-def arrows(path: Path) -> set[tuple[str, str]]:
-    """(module, name) of every import from netwright in a file, in functions too; name is "" where a module is imported."""
-    found = set()
-    for node in ast.walk(TREES[path]):
-        if isinstance(node, ast.Import):
-            ours = [a.name for a in node.names if a.name.split(".")[0] == "netwright"]
-            found |= {(name.removeprefix("netwright").removeprefix("."), "") for name in ours}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "netwright":
-            base = str(node.module).removeprefix("netwright").removeprefix(".")
-            for alias in node.names:
-                inner = f"{base}.{alias.name}".removeprefix(".")
-                found.add((inner, "") if inner in MODULES else (base, alias.name))
-    return found
 
 
 def test_arrows_run_downward() -> None:
