@@ -21,8 +21,8 @@ import torch
 from _timing import cost, ratios, write
 
 from netwright.bench import plan as planning
-from netwright.bench.request import ArmSpec, make_request, open_task
-from netwright.bench.work import build_rule, data_of
+from netwright.bench.entrant import enter_all
+from netwright.bench.request import ArmSpec, Terms, make_request, open_task
 from netwright.engine.loop import Loop, Setting, predict
 from netwright.engine.stack import Stack
 
@@ -41,18 +41,19 @@ def clock() -> float:
 
 def measure(ref: str) -> dict[str, Any]:
     """Seconds of a demo-size study of one arm by engine, and what `auto` chose."""
-    task, arm = open_task(ref, {}), ArmSpec("default")
-    request = make_request(task, ref, {}, [arm], seeds=10, trials=5)
-    plan = planning.make_plan(request, task)
+    task = open_task(ref, {})
+    request = make_request(task, ref, {}, [ArmSpec("default")], Terms(seeds=10, trials=5))
+    (entrant,) = enter_all(task, request)
+    plan = planning.make_plan(request, [entrant])
     k, runs = plan.stack, 50
     settings = [Setting.of(task, s, {"lr": 1e-3}) for s in range(k)]
-    data = data_of(task, 0, "cpu")
+    data = task.data(0)
     rows = data.train[: task.batch]
     x, y, val = data.x[rows], data.y[rows], data.x[data.val]
     xs, ys = torch.stack([x] * k), torch.stack([y] * k)
 
     def rules(n: int) -> list[Any]:
-        return [build_rule(task, arm, s, task.widths) for s in range(n)]
+        return [entrant.build(s) for s in range(n)]
 
     loop = Loop(rules(1)[0], settings[0])
     works: dict[str, Any] = {"loop": lambda: loop.step(x, y)}
@@ -73,9 +74,9 @@ def measure(ref: str) -> dict[str, Any]:
     step = {e: row["median"] * found["loop"]["seconds"] for e, row in found.items()}
     many = {"loop": runs, "stack": stacks, "stack-compiled": stacks}
     total = {e: many[e] * (task.steps * step[e] + len(task.evals) * loads[e] + compiling[e]) for e in step}
-    chosen = plan.engines[arm.name]
+    chosen = plan.engines[entrant.name]
     best = min(total, key=lambda e: total[e])
-    flops = planning._flops(task, arm, task.widths)
+    flops = entrant.price("flops")
     return {
         "task": ref, "step_mflop": round(flops / 1e6, 1), "copies": k, "steps": task.steps,
         "parameters": sum(p.numel() for p in loop.rule.parameters()),

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from _timing import ratios, write
 
+from netwright.bench.entrant import enter
 from netwright.bench.request import ArmSpec, open_task
-from netwright.bench.work import build_rule
 from netwright.engine.loop import Loop, Setting
 from netwright.engine.stack import Stack
 
@@ -24,13 +24,14 @@ TARGETS = {"stack 8": 4.5, "stack 8 compiled": 1.7, "stack 32": 8.0, "stack 32 c
 
 
 def main() -> None:
-    task, arm = open_task("digits", {}), ArmSpec("default")
+    task = open_task("digits", {})
+    entrant = enter(task, ArmSpec("default"))
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(32, 64, 64, generator=g), torch.randint(0, 10, (32, 64), generator=g)
     settings = [Setting.of(task, s, {"lr": 1e-3 * (1 + s / 32)}) for s in range(32)]
 
     def rules(k: int) -> list[Any]:
-        return [build_rule(task, arm, s, task.widths) for s in range(k)]
+        return [entrant.build(s) for s in range(k)]
 
     def plain() -> Any:
         rule = rules(1)[0]

@@ -12,8 +12,8 @@ import toys
 from golden import trajectory
 from torch import nn
 
+from netwright.bench.entrant import enter
 from netwright.bench.request import ArmSpec, open_task
-from netwright.bench.work import build_rule, data_of
 from netwright.core import catalogue
 from netwright.core.errors import BadInput, Misfit, UnknownName
 from netwright.core.fingerprint import ENGINE_VERSION
@@ -114,7 +114,7 @@ def test_clipping_by_norm_is_per_copy_and_unit():
 
 def fits(arm, task) -> bool:
     try:
-        return build_rule(task, arm, 0, (5, 4), meta=True) is not None
+        return enter(task, arm).at((5, 4)).build(0, meta=True) is not None
     except Misfit:
         return False
 
@@ -131,8 +131,8 @@ def test_parts_of_the_catalogue_agree_on_their_own_hosts():
     arms.append(ArmSpec("a", {"activation": (learning.id, {})}))
     for arm in arms:
         settings = [Setting.of(task, s, {"lr": lr}, "fp64") for s, lr in zip(SEEDS, RATES, strict=True)]
-        copies = [[build_rule(task, arm, s, (5, 4)) for s in SEEDS] for _ in range(2)]
-        data = [data_of(task, s, "cpu") for s in SEEDS]
+        copies = [[enter(task, arm).at((5, 4)).build(s) for s in SEEDS] for _ in range(2)]
+        data = [task.data(s) for s in SEEDS]
         looped = [train(r, d, s) for r, d, s in zip(copies[0], data, settings, strict=True)]
         assert_same(looped, train_stack(copies[1], data, settings), copies)
 

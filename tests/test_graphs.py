@@ -11,11 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from netwright.bench.entrant import enter
 from netwright.bench.request import ArmSpec
-from netwright.bench.work import build_rule
 from netwright.core import catalogue
 from netwright.core.errors import BadInput, Misfit
-from netwright.engine.build import norm_named
 from netwright.engine.graph import Graph
 from netwright.engine.loop import Setting, predict, train
 from netwright.engine.rule import Rule
@@ -30,7 +29,7 @@ from netwright.tensor.streams import generator, initialise
 FOLDER = str(Path(__file__).parent / "fixtures")
 TASKS = [part for part in catalogue.parts("task") if "graph" in part.build().problem.gives]
 RULES = [part for part in catalogue.parts("rule") if "graph" in part.tags.needs]
-FILL = {"activation": lambda channels, dim: nn.ReLU(), "norm": norm_named("none")}
+FILL = {"activation": lambda channels, dim: nn.ReLU()}
 
 
 def small() -> tuple[Graph, Tensor]:
@@ -114,7 +113,7 @@ def test_gates_double_the_width_and_norms_take_the_bias() -> None:
             return a * b.sigmoid()
 
     graph, _ = small()
-    fill = {"mlp": lambda channels, dim: Gate(), "norm": norm_named("layer")}
+    fill = {"mlp": lambda channels, dim: Gate(), "norm": catalogue.get("layer/layer-norm").factory({})}
     net: Any = Gcn(Graph(graph.x.float(), graph.edges), 3, (5, 4), fill)
     initialise(net, 0)
     assert net.shapes == ((5,), (4,)) and net.blocks[0].bias is None and net.blocks[0].linear.out_features == 10
@@ -208,9 +207,8 @@ def test_splits_and_hash_of_the_task(part: Any, tmp_path: Path) -> None:
 
 def score(task: Any, rule: str, seed: int, options: dict[str, Any]) -> float:
     """Test score at the published rate after 100 steps."""
-    bound = build_rule(task, ArmSpec("arm", {"rule": (rule, options)}), seed, task.widths)
-    part = catalogue.get(rule)
-    lr = task.lr[part.tags.family][2]
+    entrant = enter(task, ArmSpec("arm", {"rule": (rule, options)}))
+    bound, lr = entrant.build(seed), entrant.rates[2]
     data = task.data(seed)
     train(bound, data, Setting(seed=seed, lr=lr, steps=100, batch=task.batch, evals=(100,)))
     x, y = data.split("test")
@@ -233,7 +231,7 @@ def test_stacked_trainings_over_a_graph_are_the_loops(part: Any) -> None:
     task = TASKS[0].build(data=FOLDER)
 
     def rules() -> list[Rule]:
-        return [build_rule(task, ArmSpec("arm", {"rule": (part.id, {})}), seed, task.widths) for seed in (0, 1)]
+        return [enter(task, ArmSpec("arm", {"rule": (part.id, {})})).build(seed) for seed in (0, 1)]
 
     data = [task.data(0), task.data(1)]
     settings = [Setting(seed=seed, lr=0.01, steps=6, batch=35, evals=(3, 6)) for seed in (0, 1)]

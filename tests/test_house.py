@@ -18,7 +18,7 @@ import netwright
 from netwright.core import catalogue
 from netwright.core.fingerprint import Sources
 from netwright.core.part import Part
-from netwright.engine.task import FAMILIES
+from netwright.rules._kind import FAMILIES
 
 PART_FILES = [path for path in SOURCES if is_part_file(path)]
 OTHERS = [path for path in SOURCES if path not in PART_FILES]

@@ -12,8 +12,8 @@ import torch
 from sample import sampled
 
 from netwright.bench.claims import claim_study, claims
+from netwright.bench.entrant import enter
 from netwright.bench.request import ArmSpec, open_task
-from netwright.bench.work import build_rule
 from netwright.core import catalogue
 from netwright.engine.loop import Setting, train
 from netwright.engine.stack import Stack
@@ -35,8 +35,8 @@ def task_of(part: Any) -> tuple[Task, str]:
 
 def rules_of(part: Any) -> tuple[Task, list[Any], list[Any]]:
     task, slot = task_of(part)
-    arm = ArmSpec(part.name, {slot: (part.id, {})})
-    return task, [build_rule(task, arm, seed, task.widths) for seed in SEEDS], [task.data(seed) for seed in SEEDS]
+    entrant = enter(task, ArmSpec(part.name, {slot: (part.id, {})}))
+    return task, [entrant.build(seed) for seed in SEEDS], [task.data(seed) for seed in SEEDS]
 
 
 @pytest.mark.parametrize("part", PLACED, ids=lambda part: part.id)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from sample import sampled
 
-from netwright.bench.match import _price, match_widths
-from netwright.bench.request import ArmSpec, make_request, open_task
+from netwright.bench.entrant import enter
+from netwright.bench.match import match_widths
+from netwright.bench.request import ArmSpec, open_task
 from netwright.core import catalogue
 from netwright.core.errors import BadInput
 from netwright.core.widths import TOLERANCE, solve
@@ -25,12 +26,10 @@ def test_every_part_that_can_be_matched_is_within_two_per_cent(match):
         for p in sampled(catalogue.parts("rule"))
         if not set(p.tags.needs) - {"blocks"} - task.problem.gives
     ]
-    request = make_request(task, "digits", {}, [ArmSpec("base"), *specs], match=match)
-    widths, notes = match_widths(request, task)
-    base = _price(request, task, request.arms[0])(task.widths)
-    for arm in request.arms[1:]:
-        price = _price(request, task, arm)
-        own, got = price(task.widths) / base - 1, price(widths[arm.name]) / base - 1
+    base, *others = (enter(task, arm) for arm in (ArmSpec("base"), *specs))
+    widths, notes = match_widths([base, *others], match)
+    for arm in others:
+        own, got = (arm.at(w).price(match) / base.price(match) - 1 for w in (task.widths, widths[arm.name]))
         assert abs(got) <= TOLERANCE, (arm.name, widths[arm.name], got)
         said = [n for n in notes if n.startswith(f"{arm.name}: ")]
         assert bool(said) == (abs(own) > TOLERANCE) == (widths[arm.name] != task.widths), (arm.name, own)

@@ -28,7 +28,8 @@ def task(command):
 def test_shared_stacks_give_what_compare_gives_alone(command, task, monkeypatch, tmp_path):
     """Two studies of the false alarm, at a fifth of the steps, against the same study by compare."""
     whole, compare = command.make_request, command.compare
-    monkeypatch.setattr(command, "make_request", lambda *a, **k: whole(*a, **k, steps=40))
+    terms = command.Terms(trials=command.TRIALS, engine="stack", steps=40)
+    monkeypatch.setattr(command, "make_request", lambda *a: whole(*a[:-1], dataclasses.replace(terms, seeds=a[-1].seeds)))
     monkeypatch.setattr(command, "compare", lambda *a, **k: compare(*a, **k, steps=40))
     rows = command.batch(task, [3, 4])
     assert [row["study"] for row in rows] == [3, 4]

@@ -12,7 +12,8 @@ import pytest
 from netwright.bench import plan as planning
 from netwright.bench import work
 from netwright.bench.records import Run, RunRecord
-from netwright.bench.request import ArmSpec, make_request, open_task, parse_arm, slots_of
+from netwright.bench.entrant import enter_all
+from netwright.bench.request import ArmSpec, Terms, make_request, open_task, parse_arm, slots_of
 from netwright.bench.store.store import Store
 from netwright.bench.study import Study
 from netwright.compare import compare
@@ -57,8 +58,10 @@ def run(out: Path, arms, **changes):
 
 
 def request_of(arms, task="moons", **changes):
-    request = make_request(open_task(task, {}), task, {}, arms, **changes)
-    return request, open_task(task, {}, request.budget)
+    terms = Terms(**changes)
+    made = open_task(task, {}, terms.budget)
+    request = make_request(made, task, {}, arms, terms)
+    return request, enter_all(made, request)
 
 
 # Keys and fingerprints ------------------------------------------------------------------------------------------------
@@ -108,15 +111,15 @@ def test_another_version_of_a_plugin_is_another_part(tmp_path, plugged, trained)
 
 def test_a_key_names_everything_that_changes_a_result():
     a, b = elementwise()
-    request, task = request_of([a, b])
-    plan = planning.make_plan(request, task)
-    keys = [r.key for r in planning.runs_of(request, task, plan)]
+    request, entrants = request_of([a, b])
+    plan = planning.make_plan(request, entrants)
+    keys = [r.key for r in planning.runs_of(request, entrants, plan)]
     assert len(set(keys)) == len(keys) == 2 * 10 * 5
     for changes in ({"precision": "fp64"}, {"steps": 5}, {"batch": 8}, {"engine": "loop"}):
         other, changed = request_of([a, b], **changes)
         assert not set(keys) & {r.key for r in planning.runs_of(other, changed, planning.make_plan(other, changed))}, changes
     for field, value in (("data_hash", "x"), ("widths", {a: (3, 3), b: (3, 3)})):
-        assert not set(keys) & {r.key for r in planning.runs_of(request, task, planning.replace(plan, **{field: value}))}, field
+        assert not set(keys) & {r.key for r in planning.runs_of(request, entrants, planning.replace(plan, **{field: value}))}, field
     for value in (
         {"optimizer": "sgd"},
         {"schedule": "cosine"},
@@ -125,10 +128,10 @@ def test_a_key_names_everything_that_changes_a_result():
         {"version": "2"},
         {"size": "full"},
     ):
-        other = dataclasses.replace(task, **value)
+        other = enter_all(dataclasses.replace(entrants[0].task, **value), request)
         assert not set(keys) & {r.key for r in planning.runs_of(request, other, plan)}, value
     more, _ = request_of([a, b], seeds=12)
-    assert set(keys) < {r.key for r in planning.runs_of(more, task, plan)}
+    assert set(keys) < {r.key for r in planning.runs_of(more, entrants, plan)}
     assert more.study_id == request.study_id
 
 
@@ -139,15 +142,14 @@ def test_one_part_under_two_names_is_two_arms_with_identical_runs(tmp_path):
 
 
 def test_rekeyed_streams_share_the_split_and_the_trial_points_and_nothing_else():
-    request, task = request_of([ArmSpec("A"), ArmSpec("B", rekey=1)], seeds=2, trials=3)
-    plan = planning.make_plan(request, task)
-    a, b = ([r for r in planning.runs_of(request, task, plan) if r.arm == name] for name in "AB")
+    request, entrants = request_of([ArmSpec("A"), ArmSpec("B", rekey=1)], seeds=2, trials=3)
+    plan = planning.make_plan(request, entrants)
+    a, b = ([r for r in planning.runs_of(request, entrants, plan) if r.arm == name] for name in "AB")
     assert [(r.seed, r.trial, r.point) for r in a] == [(r.seed, r.trial, r.point) for r in b]
-    rules = [work.build_rule(task, arm, 0, task.widths) for arm in request.arms]
+    rules = [entrant.build(0) for entrant in entrants]
     for (name, p), q in zip(rules[0].named_parameters(), rules[1].parameters(), strict=True):
         assert not (p == q).any(), name
-    jobs = [work.Job(request, arm, (r,), task.widths, "loop") for arm, r in zip(request.arms, (a[0], b[0]), strict=True)]
-    settings = [work.setting_of(job, task, job.runs[0]) for job in jobs]
+    settings = [entrant.setting(r.seed, r.point) for entrant, r in zip(entrants, (a[0], b[0]), strict=True)]
     assert settings[0].seed == 0 != settings[1].seed
 
 
@@ -160,18 +162,18 @@ def test_arms_share_the_points_and_a_parts_own_dimensions_shift_nothing(plugged,
     sources["two"] = plugin.activation("twopart", "torch.sin(scale * turns * x)", arguments=", *, scale=1.0, turns=2", more=more)
     plugin.write(folder, sources)
     plugin.forget()
-    request, task = request_of(["default", "onepart", "twopart"], trials=4)
-    plan = planning.make_plan(request, task)
+    request, entrants = request_of(["default", "onepart", "twopart"], trials=4)
+    plan = planning.make_plan(request, entrants)
     assert plan.engines == dict.fromkeys(plan.engines, "loop")
-    rows = {arm.name: [p for s in range(5) for _, p in planning.points(request, task, arm, plan, s)] for arm in request.arms}
+    rows = {e.name: [p for s in range(5) for _, p in planning.points(e, plan, 4, s)] for e in entrants}
     assert [p["lr"] for p in rows["default"]] == [p["lr"] for p in rows["onepart"]] == [p["lr"] for p in rows["twopart"]]
     assert all(set(p) == {"lr", "activation.scale", "activation.turns"} for p in rows["twopart"])
     assert all(0.5 <= p["activation.scale"] <= 2 for p in rows["twopart"])
     assert {type(p["activation.turns"]) for p in rows["twopart"]} == {int}
     assert len({p["activation.scale"] for p in rows["twopart"]}) == 20
-    lo, hi, _ = task.lr["backprop"]
+    lo, hi, _ = entrants[0].task.lr
     assert all(lo <= p["lr"] <= hi for p in rows["default"]) and len({p["lr"] for p in rows["default"]}) == 20
-    built = work.build_rule(task, request.arms[2], 0, task.widths, rows["twopart"][0])
+    built = entrants[2].build(0, rows["twopart"][0])
     assert built.net.blocks[1].act.options["scale"] == rows["twopart"][0]["activation.scale"]
 
 
@@ -183,9 +185,9 @@ def test_points_do_not_depend_on_how_many_there_are():
 
 
 def test_one_trial_takes_the_published_rate_and_says_so():
-    request, task = request_of(["default"], trials=1)
-    plan = planning.make_plan(request, task)
-    assert {r.point["lr"] for r in planning.runs_of(request, task, plan)} == {task.lr["backprop"][2]}
+    request, entrants = request_of(["default"], trials=1)
+    plan = planning.make_plan(request, entrants)
+    assert {r.point["lr"] for r in planning.runs_of(request, entrants, plan)} == {entrants[0].task.lr[2]}
     assert any(note.startswith("not tuned") for note in plan.notes)
 
 
@@ -195,21 +197,21 @@ def record(run: Run, value: float | None, state: str = "done") -> RunRecord:
 
 @pytest.mark.parametrize(("side", "sign"), [("high", 1), ("low", -1), ("middle", 0)])
 def test_a_range_is_widened_once_for_all_arms_where_most_seeds_end_at_its_edge(side, sign):
-    request, task = request_of(elementwise(), seeds=8, trials=40)
-    plan = planning.make_plan(request, task)
+    request, entrants = request_of(elementwise(), seeds=8, trials=40)
+    plan = planning.make_plan(request, entrants)
     lo, hi = plan.lr["backprop"]
-    runs = planning.runs_of(request, task, plan)
+    runs = planning.runs_of(request, entrants, plan)
 
     def value(run: Run) -> float:
         place = math.log(run.point["lr"] / lo) / math.log(hi / lo)
         return sign * place if sign else -abs(place - 0.5)
 
-    widened = planning.widen(request, task, plan, [record(r, value(r)) for r in runs])
+    widened = planning.widen(request, entrants, plan, [record(r, value(r)) for r in runs])
     if not sign:
         assert widened == {}
         return
     assert widened["backprop"][1 if sign > 0 else 0] == pytest.approx((hi if sign > 0 else lo) * 10 ** (0.5 * sign))
-    later = planning.runs_of(request, task, planning.replace(plan, widened=widened))
+    later = planning.runs_of(request, entrants, planning.replace(plan, widened=widened))
     fresh = [r for r in later if r.stage == "widened"]
     assert {r.key for r in runs} < {r.key for r in later} and len(fresh) == 2 * 8 * 20
     assert all(r.point["lr"] > hi if sign > 0 else r.point["lr"] < lo for r in fresh)
@@ -217,10 +219,10 @@ def test_a_range_is_widened_once_for_all_arms_where_most_seeds_end_at_its_edge(s
 
 
 def test_selection_takes_the_best_finished_run_and_the_earliest_of_equals():
-    _, task = request_of(["default"])
+    problem = open_task("moons", {}).problem
     rows = [record(Run(str(t), "a", 0, t, {}), v, s) for t, v, s in ((2, 0.9, "done"), (1, 0.9, "done"), (0, 0.99, "diverged"))]
-    assert planning.select(rows, task).trial == 1
-    assert planning.select([rows[2]], task) is None
+    assert planning.select(rows, problem).trial == 1
+    assert planning.select([rows[2]], problem) is None
 
 
 # Plans ----------------------------------------------------------------------------------------------------------------
@@ -228,16 +230,16 @@ def test_selection_takes_the_best_finished_run_and_the_earliest_of_equals():
 
 def test_what_was_matched_stays_when_another_part_changes(plugged):
     folder, sources = plugged
-    request, task = request_of(["default", "onepart", "twopart"])
-    plan = planning.make_plan(request, task)
-    assert planning.make_plan(request, task, planning.Plan.from_json(plan.to_json())) == plan
+    request, entrants = request_of(["default", "onepart", "twopart"])
+    plan = planning.make_plan(request, entrants)
+    assert planning.make_plan(request, entrants, planning.Plan.from_json(plan.to_json())) == plan
     pretend = planning.replace(plan, widths={**plan.widths, "onepart": (9, 9)})
     sources["two"] = plugin.activation(
         "twopart", "slope * torch.sin(x)", arguments=", slope", more='learn=(Learn("slope", 1.0, per="channel"),),'
     )
     plugin.write(folder, sources)
     plugin.forget()
-    renewed = planning.make_plan(request, task, pretend)
+    renewed = planning.make_plan(*request_of(["default", "onepart", "twopart"]), pretend)
     assert renewed.widths["onepart"] == (9, 9) and renewed.widths["twopart"] != (9, 9)
     assert renewed.parts["twopart"] != plan.parts["twopart"] and renewed.engines == plan.engines
 
@@ -246,9 +248,7 @@ def test_what_was_matched_stays_when_another_part_changes(plugged):
 
 
 def engines(arms, task="moons", **changes):
-    request, made = request_of(arms, task, **changes)
-    found, why = planning.choose_engines(request, made, {a.name: made.widths for a in request.arms})
-    return found, why
+    return planning.choose_engines(*request_of(arms, task, **changes))
 
 
 def test_auto_stacks_small_steps_and_loops_what_cannot_be_stacked(monkeypatch):
@@ -272,17 +272,16 @@ def test_a_part_that_cannot_be_stacked_is_named_and_the_others_are_stacked(tmp_p
 
 
 def test_stacks_are_the_same_after_an_interruption():
-    request, task = request_of(elementwise(), seeds=21, trials=5)
-    plan = planning.make_plan(request, task)
-    runs = planning.runs_of(request, task, plan)
-    jobs = planning.jobs_of(request, task, plan, runs, {r.key for r in runs})
+    request, entrants = request_of(elementwise(), seeds=21, trials=5)
+    plan = planning.make_plan(request, entrants)
+    runs = planning.runs_of(request, entrants, plan)
+    jobs = planning.jobs_of(entrants, plan, runs, {r.key for r in runs})
     sizes = [len(job.runs) for job in jobs]
     assert max(sizes) <= planning.STACK and sum(sizes) == len(runs) == 210 and max(sizes) - min(sizes) <= len(jobs) // 2
     done = {key for job in jobs[:3] for key in job.keys}
-    assert planning.jobs_of(request, task, plan, runs, {r.key for r in runs} - done) == jobs[3:]
-    looped = planning.jobs_of(
-        request, task, planning.replace(plan, engines=dict.fromkeys(plan.engines, "loop")), runs, {r.key for r in runs}
-    )
+    assert planning.jobs_of(entrants, plan, runs, {r.key for r in runs} - done) == jobs[3:]
+    loops = planning.replace(plan, engines=dict.fromkeys(plan.engines, "loop"))
+    looped = planning.jobs_of(entrants, loops, runs, {r.key for r in runs})
     assert {len(job.runs) for job in looped} == {1} and len(looped) == 210
 
 
@@ -337,8 +336,8 @@ def test_requests_are_checked_before_anything_runs():
         (["+".join(elementwise())], {}, Misfit),
     ):  # fmt: skip
         with pytest.raises(error):
-            make_request(task, "moons", {}, arms, **options)
-    assert [a.name for a in make_request(task, "moons", {}, elementwise(), baseline=elementwise()[1]).arms] == elementwise()[::-1]
+            make_request(task, "moons", {}, arms, Terms(**options))
+    assert [a.name for a in make_request(task, "moons", {}, elementwise(), Terms(baseline=elementwise()[1])).arms] == elementwise()[::-1]
 
 
 # Failures and crashes -------------------------------------------------------------------------------------------------

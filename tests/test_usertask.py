@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import netwright
+from netwright.bench.entrant import enter, enter_all
 from netwright.bench.plan import make_plan
-from netwright.bench.request import make_request
-from netwright.bench.work import build_rule, data_of
+from netwright.bench.request import ArmSpec, Terms, make_request, parse_arm
 from netwright.core.errors import BadInput, NetwrightError, UnknownName
 from netwright.engine.loop import Setting, train
 from netwright.engine.task import Task
@@ -39,8 +39,8 @@ def test_a_task_says_what_it_was_given() -> None:
     assert made.problem.gives == {"targets", "vector"}
     assert made.problem.metric_name == "error"
     assert made.evals[-1] == made.steps == 20
-    assert all(rates == (1e-3, 1e-1, pytest.approx(1e-2)) for rates in made.lr.values())
-    assert task(lr=(1e-3, 1e-1, 5e-2)).lr["backprop"][2] == 5e-2
+    assert made.lr == (1e-3, 1e-1, pytest.approx(1e-2))
+    assert task(lr=(1e-3, 1e-1, 5e-2)).lr[2] == 5e-2
     assert set(made.slots) == {"rule", "activation"} and set(task(slot=None).slots) == {"rule"}
     data = made.data(3)
     assert [len(data.split(key)[0]) for key in ("train", "val", "test")] == [ROWS] * 3
@@ -54,9 +54,7 @@ def test_a_name_that_is_no_slug_becomes_one() -> None:
 
 def test_a_task_trains_on_the_loop() -> None:
     made = task(steps=120)
-    request = make_request(made, "given:mine", {}, ["default"], seeds=1, trials=1)
-    rule = build_rule(made, request.arms[0], 0, ())
-    out = train(rule, data_of(made, 0, "cpu"), Setting.of(made, 0, {"lr": 1e-2}))
+    out = enter(made, ArmSpec("default")).train(0, {"lr": 1e-2})
     first, last = out.curve[0][2], out.curve[-1][2]
     assert last < 0.7 * first
 
@@ -64,8 +62,7 @@ def test_a_task_trains_on_the_loop() -> None:
 def test_an_arm_is_swapped_in_at_the_slot() -> None:
     made = task()
     part = next(p for p in netwright.list("activation") if p.tags.shape == "elementwise" and not p.tags.smooth)
-    request = make_request(made, "given:mine", {}, ["default", part.name], seeds=1, trials=1)
-    default, arm = (build_rule(made, a, 0, ()) for a in request.arms)
+    default, arm = (enter(made, parse_arm(text, made)).build(0) for text in ("default", part.name))
     assert isinstance(default.net.body[1], nn.GELU)
     assert type(arm.net.body[1]) is getattr(netwright.activations, part.cls)  # type: ignore[attr-defined]
     assert torch.equal(default.net.body[0].weight, arm.net.body[0].weight), "the arms share their initial values"
@@ -347,12 +344,12 @@ def test_data_of_a_seed_run_on_the_loop_engine() -> None:
     """Copies of a stack would share the pool of the first seed."""
     made = by_seed()
     for engine in ("auto", "stack"):
-        request = make_request(made, "given:mine", {}, ["default"], seeds=4, trials=2, engine=engine)
-        plan = make_plan(request, made)
+        request = make_request(made, "given:mine", {}, ["default"], Terms(seeds=4, trials=2, engine=engine))
+        plan = make_plan(request, enter_all(made, request))
         assert set(plan.engines.values()) == {"loop"}
     assert any("function of the seed" in note for note in plan.notes)
-    shared = make_request(task(), "given:mine", {}, ["default"], seeds=4, trials=2, engine="stack")
-    assert set(make_plan(shared, task()).engines.values()) == {"stack"}, "a task of one pool can be stacked"
+    shared = make_request(task(), "given:mine", {}, ["default"], Terms(seeds=4, trials=2, engine="stack"))
+    assert set(make_plan(shared, enter_all(task(), shared)).engines.values()) == {"stack"}, "a task of one pool can be stacked"
 
 
 _count = iter(range(1000))

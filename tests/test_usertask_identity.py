@@ -11,8 +11,9 @@ from mine import Net, points, task
 from torch import Tensor, nn
 
 from netwright.bench.own.task import load_file
+from netwright.bench.entrant import enter_all
 from netwright.bench.plan import make_plan, runs_of
-from netwright.bench.request import make_request, open_task
+from netwright.bench.request import Terms, make_request, open_task
 from netwright.core.errors import BadInput, NetwrightError, UnknownName
 from netwright.engine.task import Task
 
@@ -20,8 +21,9 @@ from netwright.engine.task import Task
 
 
 def keys(made: Task) -> set[str]:
-    request = make_request(made, "given:mine", {}, ["default"], seeds=2, trials=1)
-    return {run.key for run in runs_of(request, made, make_plan(request, made))}
+    request = make_request(made, "given:mine", {}, ["default"], Terms(seeds=2, trials=1))
+    entrants = enter_all(made, request)
+    return {run.key for run in runs_of(request, entrants, make_plan(request, entrants))}
 
 
 def absolute(out: Tensor, y: Tensor, power: float = 1.0, scale: float = 1.0) -> Tensor:
@@ -156,4 +158,4 @@ def test_a_file_may_import_its_neighbours(tmp_path: Path) -> None:
     (tmp_path / "neighbour_of_mine.py").write_text("RATES = (1e-3, 2e-1)\n", encoding="utf-8")
     source = FILE.replace("import netwright\n", "import netwright\nfrom neighbour_of_mine import RATES\n")
     made = load_file(written(tmp_path, source.replace("lr=(1e-3, 1e-1)", "lr=RATES")) + ":MINE")
-    assert made.lr["backprop"][:2] == (1e-3, 2e-1)
+    assert made.lr[:2] == (1e-3, 2e-1)

@@ -15,6 +15,7 @@ from netwright.core import catalogue
 from netwright.engine.loop import Setting
 from netwright.engine.rule import Phase, Rule
 from netwright.engine.task import Data, Problem, accuracy, one_hot, three_splits
+from netwright.nets._kind import norm_named
 from netwright.nets.dense.mlp import Mlp
 from netwright.tensor.streams import generator, initialise
 from netwright.waiting.losses import cross_entropy
@@ -101,8 +102,6 @@ class Bomb(nn.Module):
 
 def net(widths: Sequence[int] = (6, 4), norm: str = "none", act: Any = None) -> Mlp:
     """A small fully connected host; act(width) makes the activation."""
-    from netwright.engine.build import norm_named
-
     fill = {"activation": lambda c, dim: act(c) if act else Bend(), "norm": norm_named(norm)}
     return Mlp(INPUTS, CLASSES, widths, fill)
 

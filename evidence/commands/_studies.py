@@ -11,7 +11,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from netwright.bench.request import environment, rests_on
+from netwright.bench.entrant import rests_on
+from netwright.bench.environment import environment
 from netwright.bench.study import Study
 from netwright.core import catalogue
 from netwright.core.errors import NetwrightError
@@ -39,7 +40,7 @@ def study_row(study: Study) -> dict[str, Any]:
         for c in result.comparisons
     }
     return {
-        "fingerprints": rests_on(study.request.arms, study.task),
+        "fingerprints": rests_on(study.entrants),
         "metric": result.metric, "higher_is_better": result.higher_is_better, "delta": result.delta,
         "baseline": result.baseline, "match": result.match, "seeds": len(result.seeds), "trials": result.trials,
         "engine": result.engine, "command": result.command, "arms": arms, "comparisons": comparisons, "notes": list(result.notes),

@@ -27,9 +27,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from netwright.bench.request import environment, make_request
+from netwright.bench.entrant import enter
+from netwright.bench.environment import environment
+from netwright.bench.request import parse_arm
 from netwright.bench.study import Study
-from netwright.bench.work import build_rule
 from netwright.core import catalogue
 from netwright.core.fingerprint import fingerprint
 from netwright.engine.loop import Loop, Setting, orders, predict, train
@@ -73,9 +74,8 @@ def task_of(host: str) -> Task:
 
 
 def fresh(task: Task, spec: str, seed: int, device: str) -> tuple[Rule, bool]:
-    arm = make_request(task, "given", {}, [spec], seeds=1).arms[0]
-    part, options = arm.filled(task)["rule"]
-    return build_rule(task, arm, seed, task.widths, device=device), part.tags_at(**options).closed_form
+    entrant = dataclasses.replace(enter(task, parse_arm(spec, task)), device=device)
+    return entrant.build(seed), entrant.tags.closed_form
 
 
 def energy(device: str) -> float | None:
@@ -139,7 +139,7 @@ def tuned(task: Task, spec: str, scale: float, device: str) -> dict[str, Any]:
     """The released code's procedure for one side: search, then three runs at the best point."""
     rule = spec.split(":")[0]
     side = Side.of(rule, len(task.widths), scale)
-    low, high, _ = task.lr[catalogue.get(f"rule/{rule}").tags.family]
+    low, high, _ = enter(task, parse_arm(rule, task)).rates
     g = torch.Generator().manual_seed(0)
     points = []
     for _ in range(side.trials):

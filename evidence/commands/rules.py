@@ -30,9 +30,10 @@ from _rules_table import page
 from torch import Tensor
 
 from netwright.bench import probe
-from netwright.bench.request import environment, make_request
+from netwright.bench.entrant import Entrant, enter
+from netwright.bench.environment import environment
+from netwright.bench.request import parse_arm
 from netwright.bench.study import Study
-from netwright.bench.work import build_rule
 from netwright.core import catalogue
 from netwright.core.errors import Misfit, NetwrightError, slug
 from netwright.core.expressions import equivalents
@@ -89,15 +90,18 @@ def task_of(section: str, depth: int = 2, rate: float | None = None) -> Task:
     elif section in ("mnist-conv", "cifar10-conv"):  # 3 epochs of 10 000 images
         changes = {"steps": 3 * 10_000 // task.batch, "evals": eval_grid(3 * 10_000 // task.batch, 9)}
     if rate is not None:
-        changes["lr"] = {family: (low, high, rate) for family, (low, high, _) in task.lr.items()}
+        changes["lr"] = (*task.lr[:2], rate)
     return dataclasses.replace(task, **changes)
+
+
+def entrant_of(task: Task, spec: str) -> Entrant:
+    return enter(task, parse_arm(spec, task))
 
 
 def fit(spec: str, task: Task) -> str:
     """'' where the rule fits the task's host, else why not."""
     try:
-        arm = make_request(task, "given", {}, [spec], seeds=1).arms[0]
-        build_rule(task, arm, 0, task.widths, meta=True)
+        entrant_of(task, spec).build(0, meta=True)
     except Misfit as error:
         return str(error)
     return ""
@@ -140,10 +144,9 @@ def scores(section: str, spec: str, seeds: list[int], trials: int, rate: float |
 
 def trained(task: Task, spec: str, seed: int, rate: float) -> tuple[Any, Data]:
     """A rule at the best state of one training."""
-    arm = make_request(task, "given", {}, [spec], seeds=1).arms[0]
-    rule, data = build_rule(task, arm, seed, task.widths), task.data(seed)
-    part, options = arm.filled(task)["rule"]
-    done = train(rule, data, Setting.of(task, seed, {"lr": rate}), part.tags_at(**options).closed_form)
+    entrant, data = entrant_of(task, spec), task.data(seed)
+    rule = entrant.build(seed)
+    done = train(rule, data, entrant.setting(seed, {"lr": rate}), entrant.tags.closed_form)
     if done.best_state is not None:
         rule.load_state_dict(done.best_state)
     return rule, data
@@ -183,23 +186,20 @@ def layer_rows(section: str, spec: str, rate: float, depth: int = 2, seeds: tupl
 def costs(section: str, spec: str) -> dict[str, Any]:
     """Step time and peak step memory over backpropagation's in the same rounds, and what a prediction costs."""
     task = task_of(section)
-    request = make_request(task, "given", {}, [BASE, spec] if spec != BASE else [BASE], seeds=1, control=False)
     torch.set_num_threads(1)
-    arms = [request.arms[0], request.arms[-1]]
-    steppers = [probe.Stepper(request, task, arm, task.widths) for arm in (*arms, arms[0])]
-    part, options = arms[1].filled(task)["rule"]
-    tags, blocks = part.tags_at(**options), len(task.widths)
-    names = {**part.resolve(options), "classes": task.problem.classes or 0, "depth": blocks}
+    base, mine = entrant_of(task, BASE), entrant_of(task, spec)
+    steppers = [probe.Stepper(entrant) for entrant in (base, mine, base)]
+    tags, blocks = mine.tags, len(task.widths)
+    names = {**mine.parts[RULE].resolved, "classes": task.problem.classes or 0, "depth": blocks}
     row: dict[str, Any] = {"predict": equivalents(tags.forwards_predict, names)}
-    flops = [probe.flops_of(task, build_rule(task, arm, 0, task.widths, meta=True))[1] for arm in arms]
-    row["predict_flops"] = flops[1] / flops[0]
+    row["predict_flops"] = mine.flops[1] / base.flops[1]
     if tags.closed_form:
         return row
-    base, mine, again = probe.interleaved(steppers)
-    ratios = [b / a for a, b in zip(base, mine, strict=True)]
+    first, second, again = probe.interleaved(steppers)
+    ratios = [b / a for a, b in zip(first, second, strict=True)]
     memory = [probe.peak_memory(stepper) for stepper in steppers[:2]]
     return row | {
-        "time": statistics.median(ratios), "aa": statistics.median(b / a for a, b in zip(base, again, strict=True)),
+        "time": statistics.median(ratios), "aa": statistics.median(b / a for a, b in zip(first, again, strict=True)),
         "memory": memory[1] / memory[0] if all(memory) else None,
     }  # fmt: skip
 

@@ -32,7 +32,9 @@ from scipy.stats import beta
 from netwright.bench import plan as planning
 from netwright.bench import stats, work
 from netwright.bench.records import Run, RunRecord
-from netwright.bench.request import ArmSpec, Request, environment, make_request, open_task
+from netwright.bench.entrant import Entrant, enter_all
+from netwright.bench.environment import environment
+from netwright.bench.request import ArmSpec, Request, Terms, make_request, open_task
 from netwright.compare import compare
 from netwright.engine.task import Task
 
@@ -46,12 +48,12 @@ OUT = Path(__file__).parents[1] / "self_test.json"
 
 def request_for(task: Task, seeds: Sequence[int]) -> Request:
     """A versus B at these seeds."""
-    return make_request(task, TASK, {}, ARMS, seeds=list(seeds), trials=TRIALS, engine="stack")
+    return make_request(task, TASK, {}, ARMS, Terms(seeds=list(seeds), trials=TRIALS, engine="stack"))
 
 
-def perform(request: Request, task: Task, plan: planning.Plan, runs: Sequence[Run], kept: dict[str, Any]) -> None:
+def perform(entrants: Sequence[Entrant], plan: planning.Plan, runs: Sequence[Run], kept: dict[str, Any]) -> None:
     """Trains runs in stacks of COPIES; kept gathers key -> (record, weights)."""
-    for job in planning.jobs_of(request, task, replace(plan, stack=COPIES), runs, {run.key for run in runs}):
+    for job in planning.jobs_of(entrants, replace(plan, stack=COPIES), runs, {run.key for run in runs}):
         result = work.perform(job)
         if result.redo:
             raise RuntimeError(f"a stack was refused: {result.why}")
@@ -67,35 +69,38 @@ def study_seeds(i: int) -> range:
 def batch(task: Task, studies: Sequence[int]) -> list[dict[str, Any]]:
     """Studies from trial points to verdicts."""
     request = request_for(task, [seed for i in studies for seed in study_seeds(i)])
-    plan = planning.make_plan(request, task)
+    entrants = enter_all(task, request)
+    plan = planning.make_plan(request, entrants)
     kept: dict[str, tuple[RunRecord, bytes | None]] = {}
-    perform(request, task, plan, planning.runs_of(request, task, plan), kept)
+    perform(entrants, plan, planning.runs_of(request, entrants, plan), kept)
     plans = {}
     for i in studies:
         mine = request_for(task, study_seeds(i))
-        widened = planning.widen(mine, task, plan, [record for record, _ in kept.values()])
+        widened = planning.widen(mine, entrants, plan, [record for record, _ in kept.values()])
         plans[i] = replace(plan, widened=widened)
     more = [
         run for i in studies if plans[i].widened
-        for run in planning.runs_of(request_for(task, study_seeds(i)), task, plans[i]) if run.key not in kept
+        for run in planning.runs_of(request_for(task, study_seeds(i)), entrants, plans[i]) if run.key not in kept
     ]  # fmt: skip
-    perform(request, task, plan, more, kept)
-    return [judged(i, task, request, plan, kept, bool(plans[i].widened)) for i in studies]
+    perform(entrants, plan, more, kept)
+    return [judged(i, plan.placed(entrants), kept, bool(plans[i].widened)) for i in studies]
 
 
-def judged(i: int, task: Task, request: Request, plan: planning.Plan, kept: dict[str, Any], widened: bool) -> dict[str, Any]:
+def judged(i: int, entrants: Sequence[Entrant], kept: dict[str, Any], widened: bool) -> dict[str, Any]:
     """One study's row: its paired test differences B - A and its verdict."""
     scores: dict[str, dict[int, float]] = {arm.name: {} for arm in ARMS}
     failed: dict[str, set[int]] = {arm.name: set() for arm in ARMS}
-    for arm in request.arms:
+    task = entrants[0].task
+    for entrant in entrants:
+        name = entrant.name
         for seed in study_seeds(i):
-            best = planning.select([r for r, _ in kept.values() if (r.arm, r.seed) == (arm.name, seed)], task)
+            best = planning.select([r for r, _ in kept.values() if (r.arm, r.seed) == (name, seed)], task.problem)
             if best is None:
-                scores[arm.name][seed] = task.problem.worst
-                failed[arm.name].add(seed)
+                scores[name][seed] = task.problem.worst
+                failed[name].add(seed)
                 continue
-            run = Run(best.key, best.arm, best.seed, best.trial, best.point, best.stage)
-            scores[arm.name][seed] = work.test_score(request, arm, run, plan.widths[arm.name], kept[best.key][1])
+            with entrant.computing():
+                scores[name][seed] = entrant.score(seed, best.point, kept[best.key][1])
     verdict = verdict_of(task, scores["A"], scores["B"], failed)
     differences = [round(scores["B"][s] - scores["A"][s], 6) for s in study_seeds(i)]
     return {"study": i, "verdict": verdict, "widened": widened, "differences": differences}
@@ -184,7 +189,8 @@ def main(given: Sequence[str] | None = None) -> int:
     options = arguments.parse_args(given)
     begun, task = time.monotonic(), open_task(TASK, {})
     first = request_for(task, study_seeds(0))
-    key = planning.runs_of(first, task, planning.make_plan(first, task))[0].key
+    entrants = enter_all(task, first)
+    key = planning.runs_of(first, entrants, planning.make_plan(first, entrants))[0].key
     old = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
     if old.get("key") != key:
         old = {}

@@ -255,6 +255,11 @@ def enter(task: Task, arm: ArmSpec, request: Request | None = None) -> Entrant:
     return dataclasses.replace(found, device=request.device, precision=request.precision, threads=request.threads, opened=opened)
 
 
+def enter_all(task: Task, request: Request) -> list[Entrant]:
+    """Every arm of a request on its open task, the baseline first."""
+    return [enter(task, arm, request) for arm in request.arms]
+
+
 #: How the reference of a task begins that exists only in this process.
 GIVEN = "given:"
 

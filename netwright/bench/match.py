@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from netwright.bench.entrant import Entrant
 from netwright.bench.probe import median_step_ratio
-from netwright.core.widths import TOLERANCE, solve
+from netwright.core.widths import TOLERANCE, solve, told
 
 FAR = 0.10  # from here on arms are not comparable at equal cost
 
@@ -37,13 +37,9 @@ def match_widths(
         if abs(before / target - 1) <= tolerance:
             continue
         solved = solve(price, own, target, tolerance)
-        after = price(solved)
         widths[entrant.name] = solved
-        off = "" if abs(after / target - 1) <= tolerance else f", the nearest to be had ({100 * (after / target - 1):+.1f} %)"
-        notes.append(
-            f"{entrant.name}: widths {_text(own)} -> {_text(solved)} to match {baseline.name} in {match} "
-            f"({100 * (before / target - 1):+.1f} % unmatched{off})"
-        )
+        goal = f"{baseline.name} in {match}"
+        notes.append(f"{entrant.name}: {told(own, solved, goal, before / target, price(solved) / target, tolerance)}")
     return widths, notes
 
 
@@ -71,7 +67,3 @@ def _time(entrant: Entrant, baseline: Entrant) -> tuple[Callable[[Sequence[int]]
     """Step time over the baseline's, and its tolerance: 10 %, or three times the spread of the A/A row."""
     spread = abs(median_step_ratio(baseline, baseline)[0] - 1)
     return lambda widths: median_step_ratio(entrant.at(widths), baseline)[0], max(0.10, 3 * spread)
-
-
-def _text(widths: Sequence[int]) -> str:
-    return "-".join(map(str, widths))

@@ -14,7 +14,7 @@ from typing import Any, final
 
 from netwright.bench import plan as planning
 from netwright.bench import stats, work
-from netwright.bench.entrant import GIVEN, Entrant, enter
+from netwright.bench.entrant import GIVEN, Entrant, enter_all
 from netwright.bench.environment import environment
 from netwright.bench.outlook import estimate, outlook
 from netwright.bench.progress import Progress
@@ -97,7 +97,7 @@ class Study:
         else:
             ref, self.task = task, open_task(task, options, terms.budget)
         self.request = make_request(self.task, ref, options, arms, terms)
-        self.entrants = [enter(self.task, arm, self.request) for arm in self.request.arms]
+        self.entrants = enter_all(self.task, self.request)
         self.task.data(self.request.seeds[0])  # data that can't be had is said before a study begins
         self.means = means or Means()
         self.command = command or self._command(arms)

@@ -13,7 +13,7 @@ from torch.func import functional_call, grad, vmap
 
 from netwright.core import catalogue
 from netwright.core.errors import BadInput, Misfit
-from netwright.engine.build import fill_named
+from netwright.engine.build import Chosen, fill_of
 from netwright.nets.dense.mlp import Mlp
 from netwright.tensor.streams import initialise
 from netwright.waiting import alignment
@@ -128,7 +128,7 @@ def test_timms_resnet18(rule: str, options: dict[str, Any]) -> None:
 def test_a_converted_model_takes_the_step_of_the_rule(rule: str) -> None:
     """With the same feedback, the rule bound to a net and the net converted have one update."""
     task = catalogue.get("task/digits").build(size="small")  # type: ignore[attr-defined]
-    fill = fill_named({"activation": catalogue.parse("activation/relu"), "norm": "none"})
+    fill = fill_of({"activation": Chosen(*catalogue.parse("activation/relu"))})
     net = Mlp(64, 10, (8, 7), fill)
     initialise(net, 0)
     new = convert(net, rule).model

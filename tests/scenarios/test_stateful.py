@@ -9,7 +9,6 @@ import torch
 from mine import task
 
 import netwright
-from netwright.bench.plan import why_not_stackable
 
 
 @pytest.mark.parametrize("name", ["rrelu", "alpha-dropout", "dice"])
@@ -28,5 +27,5 @@ def test_a_stateful_activation_trains_the_same_twice(name: str, tmp_path: Path) 
 
 def test_why_it_is_not_stacked() -> None:
     study = netwright.Study("digits", ["relu", "rrelu", "recurrent-rational"], seeds=6, trials=1)
-    reasons = [why_not_stackable(study.request, study.task, arm) for arm in study.request.arms]
+    reasons = [entrant.why_not_stackable(tuned=False) for entrant in study.entrants]
     assert reasons[0] == "" and "draws random numbers" in reasons[1] and "one module" in reasons[2]
