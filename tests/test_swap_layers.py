@@ -81,7 +81,7 @@ def test_free_widths_are_solved_until_the_cost_is_equal(match: str) -> None:
     assert made[0].sizes["d_in"] == 12 and made[-1].sizes["d_out"] == 3
     assert all(a.sizes["d_out"] == b.sizes["d_in"] for a, b in zip(made, made[1:], strict=False))
     if match == "params":
-        assert abs(count_parameters(model) / was - 1) < 0.05 and "widths 40 -> " in str(report)
+        assert abs(count_parameters(model) / was - 1) < 0.05 and "widths 40-40 -> " in str(report)
     else:
         cost = 0.0
         for m in made:

@@ -150,7 +150,10 @@ class Kind:
         return self._own("_page")
 
     def sites(self) -> ModuleType | None:
-        """The wing's `_sites.py`: how its parts get into models that exist; None where they don't."""
+        """The wing's `_sites.py`: how its parts get into models that exist; None where they don't.
+
+        It holds SLOTS, the slots of a net that they fill in such a model, and SITES, a netwright.tensor.sites.Sites.
+        """
         return self._own("_sites")
 
     def _own(self, name: str) -> ModuleType | None:

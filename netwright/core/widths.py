@@ -46,6 +46,13 @@ def solve(price: Price, widths: Sequence[int], target: float, tolerance: float) 
     return tuple(best)
 
 
+def told(own: Sequence[int], found: Sequence[int], goal: str, before: float, after: float, tolerance: float) -> str:
+    """What became of widths, as text. before, after: the price over the target, at the widths as they were and as solved."""
+    was, now = ("-".join(map(str, widths)) for widths in (own, found))
+    off = "" if abs(after - 1) <= tolerance else f", the nearest to be had ({100 * (after - 1):+.1f} %)"
+    return f"widths {was} -> {now} to match {goal} ({100 * (before - 1):+.1f} % unmatched{off})"
+
+
 def _around(width: int) -> Iterator[int]:
     """width - 1, width + 1, width - 2, ...: whole numbers from 1, without end."""
     for step in count(1):

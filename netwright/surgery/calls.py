@@ -14,6 +14,9 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
+from netwright.surgery.kinds import activates
+
+_FILES = ("activation", "activations", "activations_me")  # where libraries keep theirs
 _NOT_POINTWISE = {"multiheadattention", "softmin", "softmax", "softmax2d", "logsoftmax"}
 #: Activation functions as PyTorch names them, without underscores: "relu", "leakyrelu", "gelu", ...
 FUNCTIONS = frozenset(name.lower() for name in torch.nn.modules.activation.__all__) - _NOT_POINTWISE
@@ -31,14 +34,11 @@ def torchs(what: Any) -> bool:
 
 
 def is_activation(module: nn.Module) -> bool:
-    """An activation module: torch's own, one of this package, or one whose file is called `activation(s)`."""
+    """An activation module: torch's own, a part's, or one whose file is called `activation(s)`."""
     if any(cls.__module__ == "torch.nn.modules.activation" for cls in type(module).__mro__):
         return type(module).__name__.lower() not in _NOT_POINTWISE
-    package, _, file = type(module).__module__.rpartition(".")
-    kind = getattr(getattr(type(module), "part", None), "kind", "")
-    if kind == "activation" or f"{package}.{file}".startswith("netwright.activations"):
-        return True
-    return file in ("activation", "activations", "activations_me") and next(module.children(), None) is None
+    file = type(module).__module__.rpartition(".")[2]
+    return activates(module) or (file in _FILES and next(module.children(), None) is None)
 
 
 @final

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch.func import functional_call, jacfwd
 
 from netwright.core.errors import Misfit, NetwrightError
 from netwright.surgery.sites import Place
-from netwright.surgery.target import Target
+from netwright.tensor.sites import Target
 
 LIMIT = 0.05
 GOOD = 0.001  # no further start is tried
@@ -40,8 +40,8 @@ class Fits:
     def start(self, place: Place) -> str:
         """Give place.new the parameters that make it the old function. Returns why that can't be, or ""."""
         path, label = place.paths[0], self.target.label
-        if self.target.part is not None and self.target.part.tags.shape != "elementwise":
-            return f"{label} is {self.target.part.tags.shape}; only elementwise activations can start as the old one"
+        if why := self.target.unlike:
+            return why
         columns = function_of(place.old, place.width.channels)
         if columns is None:
             return f"{path} is {type(place.old).__name__}, which is no elementwise function that {label} could start as"
@@ -110,22 +110,13 @@ class Fits:
 
     def _probes(self, new: nn.Module) -> list[nn.Module]:
         """Copies in float64 with one function each: as it starts, and as every choice of how to start it."""
-        part, options = self.target.part, self.target.options
-        if part is None:
-            return [copy.deepcopy(new).to("cpu", torch.float64).eval()]
-        given = {name: value for name, value in options.items() if name not in ("channels", "channel_dim", "fused", "per")}
-        single = {"per": "tensor"} if part.learn else {}
-        choices: list[dict[str, Any]] = [{}]
-        for option in part.options:
-            only_starts = option.name not in part.fn_options and option.name not in (*options, "per", "learnable")
-            choices += [{option.name: value} for value in (option.allowed or ()) if only_starts and value != option.default]
-        probes = [part.build(**(given | single | choice)).double().eval() for choice in choices]
+        probes = self.target.starts() or [copy.deepcopy(new).to("cpu", torch.float64).eval()]
         shapes = [p.shape for p in probes[0].parameters()]
         return [probe for probe in probes if [p.shape for p in probe.parameters()] == shapes]
 
     def _bounds(self, names: list[str], sizes: list[int]) -> tuple[Tensor, Tensor]:
-        declared = {item.name: item.bounds for item in self.target.part.learn} if self.target.part else {}
-        pairs = [declared.get(name) or (-torch.inf, torch.inf) for name in names]
+        declared = self.target.bounds()
+        pairs = [declared.get(name, (-torch.inf, torch.inf)) for name in names]
         low, high = ([pair[i] for pair, size in zip(pairs, sizes, strict=True) for _ in range(size)] for i in (0, 1))
         return torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
 

@@ -23,11 +23,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-from netwright.activations._kind import ActivationPart
-from netwright.core import catalogue
-from netwright.core.errors import UnknownName
 from netwright.surgery.calls import Unreached, forwards, is_function, torchs
 from netwright.surgery.changes import Changes
+from netwright.surgery.kinds import sites_of, swappable
 from netwright.surgery.measure import same
 from netwright.surgery.untouched import call, quiet, unrunnable, untouched
 from netwright.tensor.tap import tapped
@@ -92,21 +90,25 @@ def matcher(what: Any) -> Callable[[str, str, nn.Module], bool]:
         each = [matcher(item) for item in what]
         return lambda path, name, owner: any(one(path, name, owner) for one in each)
     if isinstance(what, str):
-        try:
-            if any(c in what for c in "*?["):
-                raise UnknownName(what)
-            what = catalogue.get(what, "activation")
-        except UnknownName:
+        part = next((p for p in swappable() if what in (p.id, p.name)), None)
+        names = _functions(part)
+        if not names:
             return lambda path, name, owner: fnmatchcase(f"{path}.{name.rstrip('_')}".lstrip("."), what)
-    if isinstance(what, ActivationPart):
-        names = {_plain(what.cls), _plain(what.name)}
     elif isinstance(what, type) or torchs(what):
         names = {_plain(what.__name__)}
+    elif sites_of(what) is not None:
+        names = _functions(what)
     elif callable(what) and not isinstance(what, nn.Module):
         return lambda path, name, owner: bool(what(f"{path}.{name.rstrip('_')}".lstrip("."), owner))
     else:
         return lambda path, name, owner: False
     return lambda path, name, owner: _plain(name) in names
+
+
+def _functions(part: Any) -> set[str]:
+    """Plain names of the functions that a part is, if it is one."""
+    sites = sites_of(part)
+    return set() if sites is None else {_plain(name) for name in sites.functions(part)}
 
 
 def _plain(name: str) -> str:

@@ -15,12 +15,13 @@ import torch
 from torch import fx, nn
 
 from netwright.core.errors import BadInput, Misfit
-from netwright.core.widths import TOLERANCE, solve
+from netwright.core.widths import TOLERANCE, solve, told
 from netwright.surgery.calls import is_activation, is_function
 from netwright.surgery.functional import OwnTracer
+from netwright.surgery.kinds import mixes, operations_of
 from netwright.surgery.sites import Place, Width
-from netwright.surgery.target import Target
 from netwright.surgery.untouched import untouched
+from netwright.tensor.sites import Target
 
 MATCHES = ("params", "flops")
 _CALLED = {"params": "parameters", "flops": "operations"}
@@ -33,23 +34,24 @@ class Chain:
     """Places that feed one another in this order: the widths between them are free."""
 
     places: list[Place]
+    ends: tuple[str, str]  # names of the sizes that are the widths before and after
 
     @property
     def widths(self) -> tuple[int, ...]:
-        return tuple(place.arguments["d_out"] for place in self.places[:-1])
+        return tuple(place.arguments[self.ends[1]] for place in self.places[:-1])
 
     def sizes(self, widths: Sequence[int]) -> list[tuple[int, int]]:
         """(d_in, d_out) of every place at these widths between them."""
-        first, last = self.places[0].arguments["d_in"], self.places[-1].arguments["d_out"]
+        first, last = self.places[0].arguments[self.ends[0]], self.places[-1].arguments[self.ends[1]]
         edges = (first, *widths, last)
         return list(zip(edges[:-1], edges[1:], strict=True))
 
 
 def match_places(places: Sequence[Place], target: Target, match: str) -> None:
     """Set the free widths of all chains of places. Raises Misfit where no width is free, or the part has no such widths."""
-    if target.sized is None or getattr(target.sized.tags, "shape", "") != "linear":
+    if (ends := target.ends) is None:
         raise Misfit(f"nothing was changed: match={match!r} is for layers that take the place of linear maps, not {target.label}")
-    chains = chains_of(places)
+    chains = chains_of(places, ends)
     if not any(len(chain.places) > 1 for chain in chains):
         raise Misfit(
             f"nothing was changed: match={match!r}, but no width is free: no two of the {len(places)} places feed one another"
@@ -58,10 +60,10 @@ def match_places(places: Sequence[Place], target: Target, match: str) -> None:
 
     @cache
     def new(d_in: int, d_out: int) -> float:
-        return _price(target, match, d_in, d_out)
+        return _price(target, ends, match, d_in, d_out)
 
     for chain in chains:
-        wanted = sum(_old(place, match) for place in chain.places)
+        wanted = sum(_old(place, ends, match) for place in chain.places)
         before = sum(new(*each) for each in chain.sizes(chain.widths))
         if len(chain.places) == 1 or abs(before / wanted - 1) <= TOLERANCE:
             chain.places[0].notes.append(f"{before / wanted:.3g} times the {_CALLED[match]} there were")
@@ -74,13 +76,13 @@ def match_places(places: Sequence[Place], target: Target, match: str) -> None:
         found = solve(price, own, wanted, TOLERANCE)
         after = price(found)
         for place, (d_in, d_out) in zip(chain.places, chain.sizes(found), strict=True):
-            place.arguments |= {"d_in": d_in, "d_out": d_out}
+            place.arguments |= dict(zip(ends, (d_in, d_out), strict=True))
             place.resized, place.width = True, Width((d_out,), -1, f"solved for equal {_CALLED[match]}")
-        text = ", ".join(f"{a} -> {b}" for a, b in zip(own, found, strict=True))
-        chain.places[0].notes.append(f"widths {text}: {after / wanted:.3g} times the {_CALLED[match]} there were")
+        goal = f"the old ones in {_CALLED[match]}"
+        chain.places[0].notes.append(told(own, found, goal, before / wanted, after / wanted, TOLERANCE))
 
 
-def chains_of(places: Sequence[Place]) -> list[Chain]:
+def chains_of(places: Sequence[Place], ends: tuple[str, str]) -> list[Chain]:
     """All places, each in one chain; a place that stands at several paths is a chain of its own."""
     single = {id(place.old): place for place in places if len(place.slots) == 1}
     holders: dict[int, nn.Module] = {id(place.slots[0][0]): place.slots[0][0] for place in single.values()}
@@ -88,7 +90,7 @@ def chains_of(places: Sequence[Place]) -> list[Chain]:
     for holder in holders.values():
         for before, after in _links(holder):
             a, b = (single.get(id(m)) for m in (before, after))
-            if a is not None and b is not None and a is not b and a.arguments["d_out"] == b.arguments["d_in"]:
+            if a is not None and b is not None and a is not b and a.arguments[ends[1]] == b.arguments[ends[0]]:
                 follows[id(a.old)] = b
     starts = [place for place in places if all(place is not after for after in follows.values())]
     chains = []
@@ -96,7 +98,7 @@ def chains_of(places: Sequence[Place]) -> list[Chain]:
         row = [place]
         while (behind := follows.get(id(row[-1].old))) is not None and behind not in row:
             row.append(behind)
-        chains.append(Chain(row))
+        chains.append(Chain(row, ends))
     return chains
 
 
@@ -146,35 +148,28 @@ def _passes(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
         module = modules[str(node.target)]
         if isinstance(module, (nn.Identity, nn.modules.dropout._DropoutNd)):
             return True
-        return is_activation(module) and all(p.numel() == 1 for p in module.parameters()) and not _rowwise(module)
+        rowwise = isinstance(module, nn.GLU) or mixes(module)
+        return is_activation(module) and all(p.numel() == 1 for p in module.parameters()) and not rowwise
     name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
     return node.op in ("call_function", "call_method") and (is_function(str(name)) or name in _FUNCTIONS)
 
 
-def _rowwise(module: nn.Module) -> bool:
-    """An activation that halves or sizes its channels, or sees the whole row."""
-    shape = getattr(getattr(getattr(module, "part", None), "tags", None), "shape", "elementwise")
-    return isinstance(module, nn.GLU) or shape != "elementwise"
-
-
-def _price(target: Target, match: str, d_in: int, d_out: int) -> float:
-    assert target.sized is not None
-    options = {name: value for name, value in target.options.items() if name not in ("d_in", "d_out")}
+def _price(target: Target, ends: tuple[str, str], match: str, d_in: int, d_out: int) -> float:
+    sizes = dict(zip(ends, (d_in, d_out), strict=True))
     with torch.device("meta"):
-        built: Any = target.make(d_in=d_in, d_out=d_out, **options)
-    if match == "params":
-        return float(sum(p.numel() for p in built.parameters()))
-    x = torch.empty(1, d_in, device="meta")
-    return sum(target.sized.cost(built, what, x, x) for what in ("products", "elementwise"))
+        built: nn.Module = target.make({**target.options, **sizes})
+    return _cost(built, match, d_in, target.label)
 
 
-def _old(place: Place, match: str) -> float:
+def _old(place: Place, ends: tuple[str, str], match: str) -> float:
+    return _cost(place.old, match, place.arguments[ends[0]], place.paths[0])
+
+
+def _cost(module: nn.Module, match: str, d_in: int, label: str) -> float:
     if match == "params":
-        return float(sum(p.numel() for p in place.old.parameters()))
-    if isinstance(place.old, nn.Linear):
-        return 2.0 * place.old.in_features * place.old.out_features
-    part = getattr(place.old, "part", None)
-    if part is None:
-        raise BadInput(f"match='flops': what {place.paths[0]} costs is not known; give match='params'")
-    x = torch.empty(1, place.arguments["d_in"], device="meta")
-    return sum(part.cost(place.old, what, x, x) for what in ("products", "elementwise"))
+        return float(sum(p.numel() for p in module.parameters()))
+    if (count := operations_of(module, d_in)) is not None:
+        return count
+    if not isinstance(module, nn.Linear):
+        raise BadInput(f"match='flops': what {label} costs is not known; give match='params'")
+    return 2.0 * module.in_features * module.out_features

@@ -15,13 +15,11 @@ from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
-from netwright.activations._kind import ActivationPart
-from netwright.core import catalogue
 from netwright.core.errors import BadInput, UnknownName, near, unknown
-from netwright.layers._kind import GIVES, TAKES, Layer, Norm
 from netwright.surgery.calls import Unreached, attributes, is_activation, is_function, sources, torchs
+from netwright.surgery.kinds import flow_of, sites_of, swappable, telling
 from netwright.surgery.untouched import call, plain_modules, quiet, unrunnable, untouched, unwrap
-from netwright.tensor.modules import SizedPart
+from netwright.tensor.sites import Flow
 from netwright.tensor.tap import tapped
 
 _POOLS = ("_MaxPoolNd", "_AvgPoolNd", "_AdaptiveMaxPoolNd", "_AdaptiveAvgPoolNd")
@@ -54,44 +52,27 @@ class Look:
     output: Any = None  # of the example run
 
 
-@final
-@dataclass(frozen=True)
-class _Layer:
-    """Channels a layer takes and gives, and the dimension they lie in."""
-
-    takes: int | None
-    gives: int
-    channel_dim: int
-    name: str
-
-
-def _layer(module: nn.Module | None) -> _Layer | None:
+def _layer(module: nn.Module | None) -> Flow | None:
+    """The widths of a module that decides about them: one of torch's, or a part's."""
     if isinstance(module, nn.Linear):
-        return _Layer(module.in_features or None, module.out_features, -1, "Linear.out_features")
+        return Flow(module.in_features or None, module.out_features, -1, "Linear.out_features")
     if isinstance(module, nn.modules.conv._ConvNd):
-        return _Layer(module.in_channels or None, module.out_channels, 1, f"{type(module).__name__}.out_channels")
+        return Flow(module.in_channels or None, module.out_channels, 1, f"{type(module).__name__}.out_channels")
     if isinstance(module, nn.modules.batchnorm._NormBase):
-        return _Layer(module.num_features, module.num_features, 1, f"{type(module).__name__}.num_features")
+        return Flow(module.num_features, module.num_features, 1, f"{type(module).__name__}.num_features")
     if isinstance(module, nn.GroupNorm):
-        return _Layer(module.num_channels, module.num_channels, 1, "GroupNorm.num_channels")
+        return Flow(module.num_channels, module.num_channels, 1, "GroupNorm.num_channels")
     # Subclasses of LayerNorm are known to normalise another dimension, so only the original tells where channels lie.
     shape: Any = getattr(module, "normalized_shape", ())
     if type(module) in (nn.LayerNorm, nn.RMSNorm) and len(shape) == 1:
         size = shape[0]
-        return _Layer(size, size, -1, f"{type(module).__name__}.normalized_shape")
-    if isinstance(module, Layer):
-        takes, gives = (module.sizes.get(name) for name in (TAKES[module.part.tags.shape], GIVES[module.part.tags.shape]))
-        dim = -1 if module.part.tags.shape in ("linear", "sequence") else 1
-        return _Layer(takes, gives or 0, dim, f"{type(module).__name__}.{GIVES[module.part.tags.shape]}")
-    if isinstance(module, Norm):
-        size = module.sizes["channels"]
-        return _Layer(size, size, module.sizes["channel_dim"], f"{type(module).__name__}.channels")
+        return Flow(size, size, -1, f"{type(module).__name__}.normalized_shape")
     if isinstance(module, nn.Embedding):
-        return _Layer(None, module.embedding_dim, -1, "Embedding.embedding_dim")
-    return None
+        return Flow(None, module.embedding_dim, -1, "Embedding.embedding_dim")
+    return flow_of(module)
 
 
-def _nearest(children: Sequence[tuple[str, nn.Module | None]], last: bool, strict: bool) -> tuple[str, _Layer] | None:
+def _nearest(children: Sequence[tuple[str, nn.Module | None]], last: bool, strict: bool) -> tuple[str, Flow] | None:
     """The first layer of known width among children; strict: nothing before it may change the width."""
     for name, child in children:
         if child is None:
@@ -186,7 +167,7 @@ def _run(net: nn.Module, names: Mapping[int, str], places: set[int], example: An
     if any(is_lazy(t) for t in (*net.parameters(), *net.buffers())):
         raise BadInput("the model has lazy modules that don't know their sizes yet; run it once, then swap")
     stack: list[nn.Module] = []
-    layers: list[_Layer] = []  # run so far; the last one tells where the channels lie
+    layers: list[Flow] = []  # run so far; the last one tells where the channels lie
 
     def enter(path: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         stack.append(module)
@@ -209,7 +190,7 @@ def _run(net: nn.Module, names: Mapping[int, str], places: set[int], example: An
             raise unrunnable(error) from error
 
 
-def _channel_dim(x: Tensor, layer: _Layer | None) -> int:
+def _channel_dim(x: Tensor, layer: Flow | None) -> int:
     """Where the channels of x lie, given the layer that ran last: the dimension that has the size the layer gave."""
     if x.dim() == 1 or layer is None:
         return 1 if x.dim() > 3 else -1
@@ -276,7 +257,7 @@ class Place:
     width: Width = Width()
     new: nn.Module = field(default_factory=nn.Identity)
     notes: list[str] = field(default_factory=list)
-    arguments: dict[str, Any] = field(default_factory=dict)  # sizes of a layer or norm that goes here
+    arguments: dict[str, Any] = field(default_factory=dict)  # sizes of what goes here, where it has any
     resized: bool = False  # its widths are not those of the old module
     shape: tuple[int, ...] | None = None  # of the first input in the example run
     variance_ratio: float | None = None
@@ -317,23 +298,13 @@ def places_of(model: nn.Module, what: Any, also: Collection[int] = (), lenient: 
     return list(places.values())
 
 
-def swappable() -> list[Any]:
-    """Parts that stand as modules in a model, activations first: a short name that two kinds have means the activation."""
-    return [part for kind in ("activation", "layer") for part in catalogue.parts(kind)]
-
-
-def module_type(part: Any) -> type[nn.Module]:
-    """The class of a part's modules."""
-    return part.module_type() if isinstance(part, ActivationPart) else part.cls
-
-
 def _none(path: str, module: nn.Module) -> bool:
     return False
 
 
 def _matcher(model: nn.Module, what: Any) -> Callable[[str, nn.Module], bool]:
-    if isinstance(what, (ActivationPart, SizedPart)):
-        what = module_type(what)
+    if (sites := sites_of(what)) is not None:
+        what = sites.module_type(what)
     if isinstance(what, tuple) and what:
         each = [_matcher(model, item) for item in what]
         return lambda path, module: any(match(path, module) for match in each)
@@ -360,7 +331,7 @@ def _named_matcher(model: nn.Module, what: str) -> Callable[[str, nn.Module], bo
     part = next((p for p in swappable() if what in (p.id, p.name)), None)
     if part is None:
         raise unknown("module path or part", what, [*paths, *(p.id for p in swappable())])
-    cls = module_type(part)
+    cls = telling(part).module_type(part)
     return lambda path, module: isinstance(module, cls)
 
 

@@ -15,12 +15,12 @@ from netwright.surgery import gates
 from netwright.surgery.changes import Back, Changes, Report, Site, along, surroundings
 from netwright.surgery.fitting import Fits
 from netwright.surgery.functional import Converted, convert
-from netwright.surgery.matching import MATCHES, match_places
+from netwright.surgery.matching import MATCHES, activation_after, match_places
 from netwright.surgery.measure import at_places, drift
 from netwright.surgery.sites import Look, Place, Width, look, merge, neighbour, nothing, places_of
-from netwright.surgery.sizes import size
-from netwright.surgery.target import Target, target_of
+from netwright.surgery.target import target_of
 from netwright.surgery.untouched import call, quiet
+from netwright.tensor.sites import Target
 from netwright.tensor.streams import derive, initialise
 
 __all__ = ["Report", "Site", "swap"]
@@ -155,12 +155,24 @@ def _width(place: Place, target: Target, found: Look) -> Width:
     return width if channels is None else Width((channels,), width.channel_dim, "given")
 
 
+def _size(place: Place, target: Target) -> str:
+    """Note at a place the sizes of what goes there. Returns why it can't, or ''."""
+    place.arguments, why = target.sizes(place.old, place.width.channels)
+    if why:
+        return f"{target.label} can't go to {place.paths[0]}, which is {type(place.old).__name__}: {why}"
+    if (flow := target.flow(place.arguments)) is not None:
+        place.width = Width((flow.gives,), flow.channel_dim, "its own sizes")
+    if target.nonlinear and (after := activation_after(place)):
+        place.notes.append(f"{after}, which follows, stays: this layer needs none (nn.Identity in its place leaves it out)")
+    return ""
+
+
 def _refusals(model: nn.Module, place: Place, target: Target, found: Look) -> list[str]:
     """Why this place can't be changed; also fills in its width and notes."""
     old, path, out = place.old, place.paths[0], []
     place.width = _width(place, target, found)
     sizes = ", ".join(map(str, place.width.sizes))
-    if target.sized is not None and (why := size(target.sized, place)):
+    if why := _size(place, target):
         out.append(why)
     if "channels" in target.needs and len(place.width.sizes) > 1:
         out.append(f"{path} sees {sizes} channels ({place.width.how}), and {target.label} needs one number")
@@ -176,12 +188,12 @@ def _refusals(model: nn.Module, place: Place, target: Target, found: Look) -> li
         if _compiled(module) or isinstance(module, torch.jit.ScriptModule):
             kind = type(module).__name__
             out.append(f"{path} is inside a {kind}, which is compiled or scripted; swap in the original model")
-    gate = "" if target.sized else gates.product(place)
-    if not target.sized and (why := gates.misfit(place, target, gate)):
+    gate = gates.product(place) if target.function else ""
+    if why := target.misfit(path, old, gate):
         out.append(why)
     elif gate:
         place.notes.append(f"a gate: {gate}")
-    elif target.gated and target.part is not None and (note := gates.order_note(old, target.part)):
+    elif note := target.note(old):
         place.notes.append(note)
     if getattr(old, "inplace", False) is True:
         place.notes.append("was in place, now is not")
@@ -200,12 +212,19 @@ def _synchronised(model: nn.Module, place: Place) -> list[str]:
     return [f"{path} is inside {name}, which would not synchronise new parameters; swap, then wrap" for name in names]
 
 
+def _arguments(place: Place, target: Target) -> dict[str, Any]:
+    """What the new module for a place is made of; options given win over what is read off the place."""
+    known = {"channels": place.width.channels, "channel_dim": place.width.channel_dim}
+    taken = {name: known[name] for name in sorted(target.takes) if known[name] is not None}
+    return {**taken, **place.arguments, **target.options}
+
+
 def _build(model: nn.Module, place: Place, target: Target, seed: int) -> nn.Module:
     path = place.paths[0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "init", path))
         try:
-            new = target.make(**target.arguments(place))
+            new = target.make(_arguments(place, target))
         except NetwrightError as error:
             raise type(error)(f"nothing was changed: {path}: {error}") from error
         except Exception as error:  # the user's own factory may raise anything
@@ -213,7 +232,7 @@ def _build(model: nn.Module, place: Place, target: Target, seed: int) -> nn.Modu
             raise BadInput(f"nothing was changed: {target.label} failed at {path}: {why}") from error
     if not isinstance(new, nn.Module):
         raise BadInput(f"nothing was changed: {target.label} returned {type(new).__name__}; expected a new nn.Module")
-    if target.part is not None or target.sized is not None:
+    if target.seeded:
         initialise(new, seed, path)
     if (home := surroundings(model, path, place.old)) is not None:
         new.to(dtype=home[0], device=home[1])

@@ -21,6 +21,7 @@ from netwright.core.errors import BadInput
 from netwright.tensor.modules import resizable
 
 SCHEMA = "1"
+HEAD = "head"  # the entry of a file's metadata that holds all that is no tensor
 
 
 def save(
@@ -46,7 +47,7 @@ def save(
     except (TypeError, ValueError) as error:
         raise BadInput(f"extra= and the optimizer's options have to be plain JSON values: {error}") from None
     part = path.with_name(path.name + ".part")
-    part.write_bytes(to_bytes(tensors, {"netwright": SCHEMA, "head": head}))
+    part.write_bytes(to_bytes(tensors, {"netwright": SCHEMA, HEAD: head}))
     os.replace(part, path)
     return path
 
@@ -68,7 +69,7 @@ def load(model: nn.Module, path: str | Path, *, optimizer: torch.optim.Optimizer
         raise BadInput(f"{path.name} is not a whole safetensors file ({error}); netwright opens no other format") from None
     if int(meta.get("netwright", SCHEMA)) > int(SCHEMA):
         raise BadInput(f"{path.name} was written by a newer netwright (schema {meta['netwright']}, this one reads {SCHEMA})")
-    head = json.loads(meta.get("head", '{"ties": {}, "optimizer": {}, "extra": {}}'))
+    head = json.loads(meta.get(HEAD, '{"ties": {}, "optimizer": {}, "extra": {}}'))
     state = {name: t for name, t in tensors.items() if not name.startswith("optimizer/")}
     state |= {name: state[first] for name, first in head["ties"].items() if first in state}
     _same_shapes(model.state_dict(), state, resizable(model), path)
