@@ -11,8 +11,8 @@ import pytest
 
 from netwright.bench import plan as planning
 from netwright.bench import work
-from netwright.bench.records import Run, RunRecord
 from netwright.bench.entrant import enter_all
+from netwright.bench.records import Run, RunRecord
 from netwright.bench.request import ArmSpec, Terms, make_request, open_task, parse_arm, slots_of
 from netwright.bench.store.store import Store
 from netwright.bench.study import Study
@@ -119,7 +119,9 @@ def test_a_key_names_everything_that_changes_a_result():
         other, changed = request_of([a, b], **changes)
         assert not set(keys) & {r.key for r in planning.runs_of(other, changed, planning.make_plan(other, changed))}, changes
     for field, value in (("data_hash", "x"), ("widths", {a: (3, 3), b: (3, 3)})):
-        assert not set(keys) & {r.key for r in planning.runs_of(request, entrants, planning.replace(plan, **{field: value}))}, field
+        assert not set(keys) & {r.key for r in planning.runs_of(request, entrants, planning.replace(plan, **{field: value}))}, (
+            field
+        )
     for value in (
         {"optimizer": "sgd"},
         {"schedule": "cosine"},
@@ -337,7 +339,9 @@ def test_requests_are_checked_before_anything_runs():
     ):  # fmt: skip
         with pytest.raises(error):
             make_request(task, "moons", {}, arms, Terms(**options))
-    assert [a.name for a in make_request(task, "moons", {}, elementwise(), Terms(baseline=elementwise()[1])).arms] == elementwise()[::-1]
+    assert [
+        a.name for a in make_request(task, "moons", {}, elementwise(), Terms(baseline=elementwise()[1])).arms
+    ] == elementwise()[::-1]
 
 
 # Failures and crashes -------------------------------------------------------------------------------------------------

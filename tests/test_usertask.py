@@ -17,9 +17,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 import netwright
 from netwright.bench.entrant import enter, enter_all
 from netwright.bench.plan import make_plan
-from netwright.bench.request import ArmSpec, Terms, make_request, parse_arm
+from netwright.bench.request import ArmSpec, Terms, make_request, parse_arm, slots_of
 from netwright.core.errors import BadInput, NetwrightError, UnknownName
-from netwright.engine.loop import Setting, train
 from netwright.engine.task import Task
 
 
@@ -41,7 +40,7 @@ def test_a_task_says_what_it_was_given() -> None:
     assert made.evals[-1] == made.steps == 20
     assert made.lr == (1e-3, 1e-1, pytest.approx(1e-2))
     assert task(lr=(1e-3, 1e-1, 5e-2)).lr[2] == 5e-2
-    assert set(made.slots) == {"rule", "activation"} and set(task(slot=None).slots) == {"rule"}
+    assert {"rule", "activation"} <= set(slots_of(made)) and slots_of(task(slot=None)) == ("rule",)
     data = made.data(3)
     assert [len(data.split(key)[0]) for key in ("train", "val", "test")] == [ROWS] * 3
     assert torch.equal(data.split("val")[0], points("val")[0])

@@ -10,8 +10,8 @@ import pytest
 from mine import Net, points, task
 from torch import Tensor, nn
 
-from netwright.bench.own.task import load_file
 from netwright.bench.entrant import enter_all
+from netwright.bench.own.task import load_file
 from netwright.bench.plan import make_plan, runs_of
 from netwright.bench.request import Terms, make_request, open_task
 from netwright.core.errors import BadInput, NetwrightError, UnknownName

@@ -38,8 +38,9 @@ from netwright.core import catalogue
 from netwright.core.errors import Misfit, NetwrightError, slug
 from netwright.core.expressions import equivalents
 from netwright.core.fingerprint import fingerprint
+from netwright.core.kind import RULE
 from netwright.engine.blocks import pooled
-from netwright.engine.loop import Setting, predict, train
+from netwright.engine.loop import predict, train
 from netwright.engine.task import Data, Task, eval_grid
 
 HERE = Path(__file__).resolve().parents[1]

@@ -31,9 +31,9 @@ from scipy.stats import beta
 
 from netwright.bench import plan as planning
 from netwright.bench import stats, work
-from netwright.bench.records import Run, RunRecord
 from netwright.bench.entrant import Entrant, enter_all
 from netwright.bench.environment import environment
+from netwright.bench.records import Run, RunRecord
 from netwright.bench.request import ArmSpec, Request, Terms, make_request, open_task
 from netwright.compare import compare
 from netwright.engine.task import Task
