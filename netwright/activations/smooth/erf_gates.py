@@ -1,4 +1,4 @@
-"""Gates made of the error function: of a softplus, of an exponential, and of the input itself."""
+"""The input times an error function: of a softplus, of an exponential, of the input itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from netwright.activations._kind import Tags, activation
-from netwright.activations.smooth._shared import gated, quick_softplus, reference_gated, reference_softplus
+from netwright.activations._reference import reference_softplus
+from netwright.activations.smooth._gates import gated, reference_gated
+from netwright.activations.smooth.softplus import quick_softplus
 from netwright.core.part import Identity, Learn, Option, Paper
 
 #: erf(e^MOST) is 1, and its square still fits float32.

@@ -1,4 +1,4 @@
-"""The input times a sigmoid-like gate of it, or an input with a ripple times one."""
+"""The input, or an input with a ripple, times a sigmoid of it: scaled, raised to a power, under a logarithm."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from netwright.activations._kind import Tags, activation
-from netwright.activations.smooth._shared import gated, reference_gated, reference_sigmoid
+from netwright.activations._reference import reference_sigmoid
+from netwright.activations.smooth._gates import gated, reference_gated
 from netwright.core.part import Identity, Learn, Option, Paper
 
+INF = math.inf
 #: sin and cos of infinity are NaN, and so is SiLU of -inf.
 FAR = 1e30
 
@@ -193,4 +195,34 @@ ELISH = activation(
     flops=6.0,
 )
 
-PARTS = (LOGISH, E_SWISH, ACON_C, SINLU, COSLU, ELISH)
+
+def aria2(x: Tensor, *, alpha: float, beta: float) -> Tensor:
+    gate = torch.exp(alpha * F.logsigmoid((beta * x).clamp(-1e4, 1e4)))
+    return torch.where(gate > 0, x * gate, 0.0)  # not -inf * 0
+
+
+def aria2_of_log(x: Tensor, *, alpha: float, beta: float) -> Tensor:
+    gate = torch.exp(-alpha * torch.log(1 + torch.exp((-beta * x).clamp(max=80.0))))
+    return torch.where(gate > 0, x * gate, 0.0)
+
+
+def aria2_reference(x: float, alpha: float, beta: float) -> float:
+    if x < 0:  # (1 + e^-u)^-a = e^(a u) (1 + e^u)^-a
+        return x * math.exp(alpha * beta * x) * (1 + math.exp(beta * x)) ** -alpha if x > -1e4 else 0.0
+    return x * (1 + math.exp(-beta * x)) ** -alpha
+
+
+ARIA2 = activation(
+    aria2, cls="ARiA2", compiled=aria2_of_log, summary="ARiA-2: x gated by a power of a sigmoid (Richards' curve)",
+    formula=r"x\,(1 + e^{-\beta x})^{-\alpha}", reference=aria2_reference,
+    paper=Paper(title="ARiA: Utilizing Richard's Curve for Controlling the Non-monotonicity of the Activation Function in "
+                      "Deep Neural Nets", authors="Narendra Patwardhan, Madhura Ingalhalikar, Rahee Walambe", year=2018,
+                arxiv="1805.08878"),
+    options=(Option("alpha", 1.5, "power of the gate", bounds=(0.0, INF)),
+             Option("beta", 2.0, "steepness of the gate", bounds=(0.0, INF))),
+    limits=(0.0, INF), flops=7.0, tags=Tags(smooth=True, delicate=True, always=("smooth",)),
+    identities=(Identity("activation/silu", options={"alpha": 1.0, "beta": 1.0}),
+                Identity("activation/swish", options={"alpha": 1.0, "beta": 2.0}, other_options={"beta": 2.0})),
+)  # fmt: skip
+
+PARTS = (LOGISH, E_SWISH, ACON_C, SINLU, COSLU, ELISH, ARIA2)

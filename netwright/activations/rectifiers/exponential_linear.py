@@ -1,4 +1,4 @@
-"""Rectifiers with a line right of 0 and a curve left of it that saturates or returns to 0."""
+"""Exponential linear units: a line right of 0, a saturating exponential left of it."""
 
 from __future__ import annotations
 
@@ -132,60 +132,4 @@ MPELU = activation(
     flops=6.0,
 )
 
-
-def isrlu(x: Tensor, *, a: float) -> Tensor:
-    low = -(-x).relu().clamp(max=1e15)  # its square still fits float32
-    return x.clamp(min=0.0) + low / torch.sqrt(1 + a * low * low)
-
-
-def reference_isrlu(x: float, a: float) -> float:
-    return x if x >= 0 else -1 / math.hypot(1 / x, math.sqrt(a))
-
-
-ISRLU = activation(
-    isrlu,
-    cls="ISRLU",
-    reference=reference_isrlu,
-    summary="ISRLU: an inverse square root unit left of 0, the identity right of it (Carlile et al., 2017).",
-    formula=r"\max(0,\,x) + \min(0,\,x) / \sqrt{1 + a \min(0,\,x)^2}",
-    limits=(-1.0, math.inf),
-    paper=Paper(
-        title="Improving Deep Learning by Inverse Square Root Linear Units (ISRLUs)",
-        authors="Brad Carlile, Guy Delamarter, Paul Kinney, Akiko Marti, Brian Whitney",
-        year=2017,
-        arxiv="1710.09967",
-    ),
-    options=(Option("a", 1.0, "curvature; the limit at -inf is -1 / sqrt(a)", bounds=(0.0, 1e6)),),
-    tags=Tags(smooth=True, monotone=True, delicate=True, always=("smooth", "monotone")),
-    values={-3.0: -0.948683, -1.0: -0.707107, 0.0: 0.0, 2.0: 2.0},
-    identities=(Identity("activation/isru", domain=(-10.0, 0.0)), Identity("activation/relu", domain=(0.0, 10.0))),
-    flops=8.0,
-)
-
-
-def hard_elish(x: Tensor) -> Tensor:
-    return F.elu(x) * ((x + 1) / 2).clamp(0.0, 1.0)
-
-
-def reference_hard_elish(x: float) -> float:
-    ramp = max(0.0, min(1.0, (x + 1) / 2))
-    return x * ramp if x >= 0 else math.expm1(x) * ramp
-
-
-HARD_ELISH = activation(
-    hard_elish,
-    cls="HardELiSH",
-    reference=reference_hard_elish,
-    summary="HardELiSH: an ELU times a ramp from 0 at -1 to 1 at 1 (Basirat and Roth, 2018).",
-    formula=r"(\max(0,\,x) + \min(0,\,e^x - 1)) \min(1,\,\max(0,\,(x + 1) / 2))",
-    limits=(0.0, math.inf),
-    paper=Paper(
-        title="The Quest for the Golden Activation Function", authors="Mina Basirat, Peter M. Roth", year=2018, arxiv="1808.00783"
-    ),
-    tags=Tags(kinks=(-1.0, 1.0), delicate=True),
-    values={-3.0: 0.0, -0.5: -0.098367, 0.0: 0.0, 0.5: 0.375, 2.0: 2.0},
-    identities=(Identity("activation/relu", domain=(1.0, 10.0)), Identity("activation/relu", domain=(-10.0, -1.0))),
-    flops=7.0,
-)
-
-PARTS = (ELU, CELU, PELU, MPELU, ISRLU, HARD_ELISH)
+PARTS = (ELU, CELU, PELU, MPELU)
