@@ -1,4 +1,4 @@
-"""What the gated parts with an expanded gate share (Huang, 2024)."""
+"""Gates that reach beyond [0, 1] on the two halves of a dimension (Huang, 2024)."""
 
 from __future__ import annotations
 

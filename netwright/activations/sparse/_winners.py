@@ -1,4 +1,4 @@
-"""What the sparse parts share: the largest entries of a row, and its mean and deviation."""
+"""The largest entries of a row."""
 
 from __future__ import annotations
 
@@ -28,11 +28,3 @@ def largest(x: Tensor, k: float, dim: int) -> tuple[Tensor, Tensor]:
     above, level = x > least, x == least
     room = count - above.sum(dim, keepdim=True)
     return above | (level & (torch.cumsum(level, dim) <= room)), least
-
-
-def standing(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Mean and (population) standard deviation along dim, kept; of a constant row 0, with gradient 0."""
-    mean = x.mean(dim, keepdim=True)
-    variance = (x - mean).square().mean(dim, keepdim=True)
-    spread = variance > 0
-    return mean, torch.where(spread, torch.where(spread, variance, 1.0).sqrt(), 0.0)

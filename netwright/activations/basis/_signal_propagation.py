@@ -1,4 +1,4 @@
-"""How large activations and gradients are after many layers of an activation, for the claims of this family."""
+"""How large signals and gradients are after many layers of an activation."""
 
 from __future__ import annotations
 
