@@ -1,4 +1,4 @@
-"""What monotonic layers share: signs of inputs, weights of those signs, and the activations of one base.
+"""Signs of inputs, weights of those signs, and the activations of one base.
 
 The activations are parts of the catalogue and are reached there; so are their second writings, by the references.
 """
