@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from netwright.core.errors import Misfit
-from netwright.engine.rule import Rule
 
 Pull = Callable[[Tensor], Tensor]
 
@@ -55,19 +54,3 @@ def untracked(net: nn.Module) -> Iterator[None]:
     finally:
         for module in tracking:
             module.track_running_stats = True  # type: ignore[assignment]
-
-
-# For claims -----------------------------------------------------------------------------------------------------------
-
-
-def true_gradients(rule: Rule, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """The gradient of the loss of the rule's own prediction, by parameter name."""
-    named = dict(rule.named_parameters())
-    grads = torch.autograd.grad(rule.problem.loss(rule(x), y), list(named.values()), allow_unused=True, materialize_grads=True)
-    return dict(zip(named, grads, strict=True))
-
-
-def apart(got: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> float:
-    """Largest difference between two updates, over all parameters of `wanted`, relative to its largest value."""
-    worst = max(float((got[name] - g).abs().max()) for name, g in wanted.items())
-    return worst / max(float(g.abs().max()) for g in wanted.values())

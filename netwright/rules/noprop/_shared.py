@@ -144,28 +144,6 @@ def euler(field: Callable[[Tensor, Tensor], Tensor], z_BD: Tensor, steps: int) -
     return z_BD
 
 
-# For references: nets of `Toy` (dense ReLU blocks, a linear readout), by hand --------------------------------------
-
-
-def host_forward(net: Any, x: Tensor) -> list[Tensor]:
-    """x, what each block puts out, and the output."""
-    acts = [x]
-    for block in net.blocks:
-        acts.append((acts[-1] @ block[0].weight.T + block[0].bias).clamp(min=0))
-    return [*acts, acts[-1] @ net.readout.weight.T + net.readout.bias]
-
-
-def host_gradients(net: Any, path: str, acts: list[Tensor], delta_BC: Tensor) -> dict[str, Tensor]:
-    """Gradients of the net called `path` for an error at its output."""
-    grads = linear_gradients(f"{path}.readout", delta_BC, acts[-2])
-    signal = delta_BC @ net.readout.weight
-    for k in reversed(range(len(net.blocks))):
-        signal = signal * (acts[k + 1] > 0)
-        grads |= linear_gradients(f"{path}.blocks.{k}.0", signal, acts[k])
-        signal = signal @ net.blocks[k][0].weight
-    return grads
-
-
 def softmax_gradient(p_BC: Tensor, g_BC: Tensor) -> Tensor:
     """Gradient at the logits for a gradient g at p = softmax(logits)."""
     return p_BC * (g_BC - (p_BC * g_BC).sum(-1, keepdim=True))

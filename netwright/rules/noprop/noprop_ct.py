@@ -17,7 +17,7 @@ from netwright.engine.blocks import Blocks
 from netwright.engine.rule import Rule
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
-from netwright.rules._toy import linear_gradients, softmax_error
+from netwright.rules._toy import chain_rule, forward_by_hand, linear_gradients, softmax_error
 from netwright.rules.noprop._shared import (
     DIM,
     EMBEDDING,
@@ -28,8 +28,6 @@ from netwright.rules.noprop._shared import (
     Out,
     Timed,
     euler,
-    host_forward,
-    host_gradients,
     softmax_gradient,
     timed_forward,
     timed_gradients,
@@ -109,13 +107,13 @@ def reference(rule: Any, x: Tensor, y: Tensor, t: Tensor, eps: Tensor, eps_end: 
     ratio = (100.0 ** (2 * t - 1))[:, None]
     signal, spread = (ratio / (1 + ratio)).sqrt(), (1 / (1 + ratio)).sqrt()
     z = signal * u + spread * eps
-    acts = host_forward(rule.net, x)
+    acts = forward_by_hand(rule.net, x)
     read, hidden, more = timed_forward(rule.head, t, z)
     p = torch.softmax(acts[-1] + more, -1)
     g = 2 * math.log(100) * ratio * (p @ w - u) / rows
     delta = softmax_gradient(p, g @ w.T)
     grads, at_read = timed_gradients(rule.head, "head", read, hidden, delta)
-    grads |= host_gradients(rule.net, "net", acts, delta)
+    grads |= chain_rule(rule.net, acts, delta)
     z_end = math.sqrt(100 / 101) * u + math.sqrt(1 / 101) * eps_end
     error = softmax_error(z_end @ rule.out.weight.T + rule.out.bias, y)
     grads |= linear_gradients("out", error, z_end)

@@ -16,7 +16,7 @@ from netwright.engine.blocks import Blocks
 from netwright.engine.rule import Rule
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
-from netwright.rules._toy import linear_gradients, softmax_error
+from netwright.rules._toy import chain_rule, forward_by_hand, linear_gradients, softmax_error
 from netwright.rules.noprop._shared import (
     DIM,
     EMBEDDING,
@@ -27,8 +27,6 @@ from netwright.rules.noprop._shared import (
     Out,
     Timed,
     euler,
-    host_forward,
-    host_gradients,
     timed_forward,
     timed_gradients,
     uniform_and_normal,
@@ -94,7 +92,7 @@ def reference(rule: Any, x: Tensor, y: Tensor, t: Tensor, start: Tensor) -> dict
     w, rows = rule.embeddings.weight, len(x)
     u, part = w[y], t[:, None]
     z = start + part * (u - start)
-    acts = host_forward(rule.net, x)
+    acts = forward_by_hand(rule.net, x)
     read, hidden, v = timed_forward(rule.head, t, acts[-1], z)
     g = 2 / rows * (v + start - u)
     at_v, at_z, grads = g, torch.zeros_like(z), {}
@@ -106,7 +104,7 @@ def reference(rule: Any, x: Tensor, y: Tensor, t: Tensor, start: Tensor) -> dict
         at_v = g + (1 - part) * at_z
     more, at_read = timed_gradients(rule.head, "head", read, hidden, at_v)
     classes = acts[-1].shape[1]
-    grads |= more | host_gradients(rule.net, "net", acts, at_read[:, :classes])
+    grads |= more | chain_rule(rule.net, acts, at_read[:, :classes])
     if rule.embeddings.kind == "learned":
         at_u = part * (at_z + at_read[:, classes : classes + w.shape[1]]) - g
         grads["embeddings.weight"] = torch.zeros_like(w).index_add_(0, y, at_u)
