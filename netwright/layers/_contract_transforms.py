@@ -1,72 +1,19 @@
-"""What layers and norms have to work with: copies and saved states, vmap, compilers, exporters, data-parallel training."""
+"""What torch makes of layers and norms: vmap, compiled and exported programs, fused writings."""
 
 from __future__ import annotations
 
 import copy
-import importlib
 import io
-import tempfile
 from contextlib import redirect_stderr
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from netwright.core import catalogue
 from netwright.core.contract import Skip, expect
-from netwright.layers._contract_numbers import Case, cases, default, near, state
-from netwright.tensor import saving as checkpoint
+from netwright.layers._contract_cases import Case, cases, default, near
 from netwright.tensor.fused import compiler
 from netwright.tensor.modules import SizedPart
-from netwright.tensor.streams import generator
-
-
-def copies(part: SizedPart) -> None:
-    """deepcopy and safetensors change nothing, also after every change of structure; the class is found by name."""
-    from safetensors.torch import load, save
-
-    for case in cases(part):
-        for change in (None, *part.changes):
-            built, x = case.build(shaken=True), case.rows(12)
-            if change is not None:
-                change.apply(built, x)
-            y, label = built(x), f"{case}{'' if change is None else f', after {change.name}'}"
-            twin = copy.deepcopy(built)
-            near("deepcopy", twin(x), y, 0.0, label)
-            shared = {id(p) for p in twin.parameters()} & {id(p) for p in built.parameters()}
-            expect(not shared, "a deepcopy shares parameters", given=label)
-            fresh = case.build(seed=1)
-            fresh.load_state_dict(load(save({k: v.contiguous() for k, v in built.state_dict().items()})) if state(built) else {})
-            near("safetensors round trip", fresh(x), y, 0.0, label)
-            with tempfile.TemporaryDirectory() as folder:
-                path = checkpoint.save(nn.Sequential(built), Path(folder) / "c.safetensors")
-                other = nn.Sequential(case.build(seed=1))
-                checkpoint.load(other, path)
-            near("netwright.tensor.saving", other(x), y, 0.0, label)
-            expect(all(p.is_contiguous() for p in built.parameters()), "a parameter isn't contiguous", given=label)
-            if change is not None:
-                built.zero_grad()
-                built(x).square().sum().backward()
-                expect(all(p.grad is not None for p in built.parameters() if p.requires_grad), "no gradient", given=label)
-    cls = part.cls
-    if part.module.startswith("netwright."):
-        folder_of = importlib.import_module(".".join(part.module.split(".")[:2]))
-        expect(getattr(folder_of, cls.__name__, None) is cls, f"{folder_of.__name__}.{cls.__name__} is not the class")
-        found = getattr(importlib.import_module(cls.__module__), cls.__qualname__, None)
-        expect(found is cls, "the class isn't found where pickle looks", got=found)
-
-
-def used(part: SizedPart) -> None:
-    """Every trainable parameter gets a gradient in a training step: none is dead, as data-parallel training demands."""
-    for case in cases(part):
-        built, x = case.build(shaken=True, train=True), case.rows(4)
-        if not any(p.requires_grad for p in built.parameters()):
-            continue  # this setting has nothing to train
-        weight = torch.randn(built(x).shape, generator=generator(0, "probe", "weight"), dtype=torch.float64)
-        (built(x) * weight).sum().backward()
-        dry = [n for n, p in built.named_parameters() if p.requires_grad and (p.grad is None or not bool(p.grad.any()))]
-        expect(not dry, "parameters without a gradient", given=case, got=dry)
 
 
 def vmap(part: SizedPart) -> None:
@@ -154,18 +101,3 @@ def fused(part: SizedPart) -> None:
     expect(compiler.usable and not broken, "it isn't compiled as one graph", got=broken or "the compiler gave up")
     for ours, theirs in zip(grads[1], grads[0], strict=True):
         near("fused gradient", ours, theirs, 2e-4)
-
-
-def ddp(part: SizedPart) -> None:
-    """Two processes on gloo: after a step on halves of a batch both hold what one process gets from the whole batch."""
-    from netwright.layers._contract_parallel import two_processes
-
-    if part.tags.batchwise or part.tags.stateful:
-        raise Skip("in training it sees the whole batch or draws, so halves of a batch are another computation")
-    if not any(p.requires_grad for p in default(part).build().parameters()):
-        raise Skip("has nothing to train")
-    if part.id not in {known.id for known in catalogue.parts()}:
-        raise Skip("the two processes find parts in the catalogue, which hasn't got this one")
-    apart, together = two_processes(part.id, default(part).options)
-    for name, value in together.items():
-        near(f"{name} after a step of data-parallel training", apart[name], value, 1e-6)
