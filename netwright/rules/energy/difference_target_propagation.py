@@ -18,7 +18,8 @@ from netwright.engine.rule import Rule, trainable
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
 from netwright.rules._toy import Toy, apart, forward_by_hand, gradients, linear_gradients, softmax_error, true_gradients
-from netwright.rules.energy._shared import require_repeatable, row_gradient, untracked, widened
+from netwright.rules.energy._jacobians import row_gradient, widened
+from netwright.rules.energy._repeated_passes import require_repeatable, untracked
 from netwright.tensor.precision import full_precision
 
 

@@ -16,7 +16,7 @@ from netwright.core.part import Claim, Option, Paper, Protocol
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
 from netwright.rules._toy import Toy, chain_rule, forward_by_hand, softmax_error
-from netwright.rules.feedback._shared import AlignedRule, equals_backprop
+from netwright.rules.feedback._aligned_rule import AlignedRule, equals_backprop
 
 
 @final

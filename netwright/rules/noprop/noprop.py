@@ -5,6 +5,7 @@ Shape suffixes: B batch, C classes, D values of an embedding.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, final
@@ -18,16 +19,12 @@ from netwright.engine.rule import Rule, trainable
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
 from netwright.rules._toy import Toy, chain_rule, forward_by_hand, linear_gradients, softmax_error
-from netwright.rules.noprop._shared import (
-    DIM,
-    EMBEDDING,
-    NOISE,
-    Embeddings,
-    Noise,
-    Out,
-    copies,
-    softmax_gradient,
-)
+from netwright.rules.noprop._embeddings import DIM, EMBEDDING, NOISE, Embeddings, Noise, Out, softmax_gradient
+
+
+def copies(net: Blocks, n: int) -> nn.ModuleList:
+    """n nets built like this one, with parameters of their own."""
+    return nn.ModuleList(copy.deepcopy(net) for _ in range(n))
 
 
 def schedule(steps: int, clamp: float) -> tuple[float, ...]:

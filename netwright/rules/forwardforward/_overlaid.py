@@ -1,4 +1,4 @@
-"""What forward-forward rules share: labels written over inputs, right and wrong rows, prediction by trying every label.
+"""Labels written over inputs, right and wrong rows, prediction by trying every label.
 
 Shape suffixes: B batch, D input features, K classes.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright.core.errors import Misfit
-from netwright.engine.blocks import Blocks, split
+from netwright.engine.blocks import Blocks
 from netwright.engine.rule import Rule, trainable
 from netwright.engine.task import Problem
 
@@ -27,17 +27,6 @@ def excess(h: Tensor, threshold: float, mean: bool = False) -> Tensor:
     """sum(h^2) - threshold * units, or mean(h^2) - threshold: (B,)."""
     over = h.square().flatten(1).mean(1) - threshold
     return over if mean else over * h[0].numel()
-
-
-def with_added(block: nn.Module, h: Tensor, extra: Tensor) -> Tensor:
-    """A block's output for h where `extra` is added to what its last activation reads."""
-    pre, act = split(block)
-    return act(pre(h) + extra)
-
-
-def read_width(block: nn.Module, width: int) -> int:
-    """Features that the last activation of a block of this width reads: a gate halves them."""
-    return round(width / getattr(split(block)[1], "ratio", 1.0))
 
 
 class Overlaid(Rule):

@@ -1,7 +1,4 @@
-"""What rules share that carry the error back layer by layer through matrices B instead of the weights.
-
-Shape suffixes: B batch, N and M features.
-"""
+"""Rules that carry the error back layer by layer through matrices B instead of the weights."""
 
 from __future__ import annotations
 

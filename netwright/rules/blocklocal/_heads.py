@@ -1,4 +1,4 @@
-"""What block-local rules share: linear heads on what a block puts out, and how maps are averaged for them."""
+"""Linear heads on what a block puts out, and how maps are averaged for them."""
 
 from __future__ import annotations
 
@@ -9,42 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.engine.blocks import Blocks, pooled, pooled_width
-
-
-@final
-class Head(nn.Module):
-    """A linear map without bias of a block's output: (B, D) -> (B, O), per position (B, L, D) -> (B, L, O),
-    and of the mean over H and W where it is (B, C, H, W).
-
-    frozen: a buffer drawn from N(0, 1 / D) takes the place of the weight.
-    """
-
-    def __init__(self, shape: tuple[int, ...], outputs: int, frozen: bool = False) -> None:
-        super().__init__()
-        self.shape = shape
-        self.linear = Fixed(pooled_width(shape), outputs) if frozen else nn.Linear(pooled_width(shape), outputs, bias=False)
-
-    def forward(self, h: Tensor) -> Tensor:
-        return self.linear(pooled(h, self.shape))
-
-
-@final
-class Fixed(nn.Module):
-    """A linear map (.., D) -> (.., O) that never learns, drawn from N(0, 1 / D)."""
-
-    weight: Tensor
-
-    def __init__(self, features: int, outputs: int) -> None:
-        super().__init__()
-        self.register_buffer("weight", torch.empty(outputs, features))
-
-    @torch.no_grad()
-    def reset_parameters(self, generator: torch.Generator) -> None:
-        self.weight.normal_(0.0, 1 / math.sqrt(self.weight.shape[1]), generator=generator)
-
-    def forward(self, h: Tensor) -> Tensor:
-        return F.linear(h, self.weight)
+from netwright.engine.blocks import Blocks
 
 
 @final

@@ -1,33 +1,13 @@
-"""What rules that infer states share: Jacobian products, the gradient of a row's loss, passes that leave statistics alone."""
+"""Several passes of one input: nets that repeat themselves, and statistics that count one pass alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from netwright.core.errors import Misfit
-
-Pull = Callable[[Tensor], Tensor]
-
-
-def linearised(f: Callable[[Tensor], Tensor], h: Tensor) -> tuple[Tensor, Pull]:
-    """f(h) in h's dtype, and v -> J^T v with the Jacobian J of f at h."""
-    # Inferred states move by little: kept in what autocast returns, small steps would round to nothing.
-    out, pull = torch.func.vjp(lambda h: f(h).to(h.dtype), h)[:2]
-    return out, lambda v: pull(v)[0]
-
-
-def widened(h: Tensor, net: nn.Module) -> Tensor:
-    """h in the dtype of the net's parameters."""
-    return h.to(next(net.parameters()).dtype)
-
-
-def row_gradient(loss: Callable[[Tensor], Tensor], h: Tensor) -> Tensor:
-    """Gradient of every row's own loss at h (B, ...): that of `loss`, a mean over the rows, times their number."""
-    return len(h) * torch.func.grad(loss)(h)
 
 
 def require_repeatable(net: nn.Module, who: str) -> None:
