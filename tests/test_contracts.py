@@ -10,7 +10,7 @@ import pytest
 import torch
 from sample import sampled
 
-from netwright.activations._contract_numbers import twins
+from netwright.activations._contract_identities import twins
 from netwright.contract import apply, checks, every, in_sample
 from netwright.core import catalogue
 from netwright.core.part import Part

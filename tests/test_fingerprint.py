@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import hashlib
+import importlib
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -338,6 +339,14 @@ def test_judges_have_a_hash_of_their_own() -> None:
     )
     changed = edited(key)
     assert changed is not None and judged(part, changed) != judged(part) and fingerprint(part, changed) == fingerprint(part)
+
+
+@pytest.mark.parametrize("module", sorted({m for kind in catalogue.kinds() for m in catalogue.contracts(kind)}))
+def test_judges_reach_every_check_of_a_contract(module: str) -> None:
+    """CHECKS names its functions: one that is looked up by a string would judge parts and move no hash."""
+    reached = set(house().reached(Key(module, "CHECKS")))
+    checks = importlib.import_module(module).CHECKS
+    assert [c.name for c in checks if Key(c.fn.__module__, c.fn.__name__) not in reached] == []
 
 
 def test_a_part_without_a_name_at_the_top_of_its_file_is_refused(tmp_path: Path) -> None:

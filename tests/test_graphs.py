@@ -22,7 +22,7 @@ from netwright.engine.stack import train_stack
 from netwright.nets.dense.mlp import Mlp
 from netwright.nets.graph.gcn import Gcn
 from netwright.rules._toy import Toy
-from netwright.rules.graph._shared import joined
+from netwright.rules.graph.forward_gnn import joined
 from netwright.tasks.graph._npz import read_graph
 from netwright.tensor.streams import generator, initialise
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from netwright.activations._contract_numbers import trace, twins
+from netwright.activations._contract_identities import trace, twins
 from netwright.activations._contract_settings import module
 from netwright.core import catalogue
 

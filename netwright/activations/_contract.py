@@ -1,4 +1,4 @@
-"""The contract of an activation: checks of the function (_functions.py) and, here, of the module that holds it."""
+"""The contract of an activation: checks of the module here, of the function in _contract_<property>.py."""
 
 from __future__ import annotations
 
@@ -10,10 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from netwright.activations import _contract_numbers as functions
-from netwright.activations import _contract_state as stateful
 from netwright.activations import _contract_support as _support
+from netwright.activations._contract_identities import identities
+from netwright.activations._contract_numbers import (
+    backward,
+    gradcheck,
+    gradients,
+    infinities,
+    limits,
+    numbers,
+    reference,
+    values,
+)
 from netwright.activations._contract_settings import dtypes, module, settings, shift
+from netwright.activations._contract_state import evaluation, training
+from netwright.activations._contract_tags import monotone, parity, scale_invariant, smooth
 from netwright.activations._kind import ActivationPart
 from netwright.core.contract import Check, Skip, expect
 from netwright.core.errors import BadInput, NetwrightError, UnknownName
@@ -317,14 +328,14 @@ def compiled(part: ActivationPart) -> None:
 
 CHECKS = (
     *(
-        Check(name, getattr(functions, name))
-        for name in (
-            "reference", "numbers", "infinities", "limits", "values", "gradients", "gradcheck", "smooth", "monotone",
-            "parity", "scale_invariant", "identities", "backward",
+        Check(f.__name__, f)
+        for f in (
+            reference, numbers, infinities, limits, values, gradients, gradcheck, smooth, monotone, parity, scale_invariant,
+            identities, backward,
         )
     ),
     *(Check(f.__name__, f) for f in (shape, dtype, arguments, learnable, copies, meta, vmap, autocast, saved_bytes)),
-    *(Check(f.__name__, f) for f in (stateful.training, stateful.evaluation)),
+    *(Check(f.__name__, f) for f in (training, evaluation)),
     *_support.CHECKS,
     Check("fused", fused, needs_compile=True, one_in=40),
     Check("compiled", compiled, needs_compile=True, one_in=40),

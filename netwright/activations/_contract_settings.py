@@ -1,4 +1,4 @@
-"""What the activation checks share: modules at several settings, inputs, the reference, the smallest failing input."""
+"""What the checks of activations run on: modules at several settings, inputs, the reference, the smallest failing input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright.activations._kind import ActivationPart
-from netwright.core.contract import expect
+from netwright.core.contract import Skip, expect
 from netwright.core.errors import BadInput
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -156,3 +156,11 @@ def agree_rows(what: str, x: Tensor, got: Tensor, wanted: Any, relative: float) 
 def _short(row: Tensor) -> str:
     values = [f"{v:.6g}" for v in row.tolist()[:8]]
     return f"[{', '.join(values)}{', ...' if len(row) > 8 else ''}]"
+
+
+STATELESS = ("elementwise", "rowwise", "gated", "channels")
+
+
+def only(part: ActivationPart, *shapes: str) -> None:
+    if part.tags.shape not in shapes:
+        raise Skip(f"says nothing of the shape class {part.tags.shape}")

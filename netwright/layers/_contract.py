@@ -1,27 +1,25 @@
-"""The contract of a layer: checks of its shape classes here, those of norms in _norms.py, of all in _sized.py."""
+"""The contract of a layer: checks of its shape classes here, of norms and of all layers in _contract_<property>.py."""
 
 from __future__ import annotations
 
 import torch
 
 from netwright.core.contract import Check, Skip, expect
-from netwright.layers import (
-    _contract_norms as _norms,
-)
-from netwright.layers import (
-    _contract_numbers as _sized,
-)
-from netwright.layers import (
-    _contract_uses as _sized_uses,
-)
-from netwright.layers._contract_numbers import cases, default, near, raises
+from netwright.core.errors import BadInput
+from netwright.layers import _contract_norms as norms
+from netwright.layers._contract_building import arguments, copies, initialised
+from netwright.layers._contract_cases import Case, cases, default, near, raises
+from netwright.layers._contract_costs import costs
+from netwright.layers._contract_numbers import autocast, dtype, finite, gradcheck, mates, pure, reference
+from netwright.layers._contract_training import ddp, descent, used
+from netwright.layers._contract_transforms import compiled, exports, fused, vmap
 from netwright.layers._kind import LayerPart
 
 
 def shape(part: LayerPart) -> None:
     """Any leading shape, none too, an empty and a non-contiguous batch; a wrong width is refused by name."""
     if part.tags.shape == "norm":
-        return _norms.shape(part)
+        return norms.shape(part)
     for case in cases(part):
         built, x = case.build(), case.rows(6)
         y = built(x)
@@ -63,10 +61,10 @@ def geometry(part: LayerPart) -> None:
     case = default(part)
     both = {"stride": 2, "padding": 1, "kernel_size": 2}
     for own in ({"stride": 2}, {"padding": 1}, {"dilation": 2}, {"kernel_size": 1}, both):
-        other = _sized.Case(part, {**case.options, **own})
+        other = Case(part, {**case.options, **own})
         try:
             built = other.build(shaken=True).requires_grad_(False)
-        except _sized.BadInput:
+        except BadInput:
             continue  # a geometry the part says it can't have
         x = other.rows(2)
         plain = getattr(torch.nn, f"Conv{built.dims}d")(
@@ -108,9 +106,9 @@ def causal(part: LayerPart) -> None:
 
 
 def nonlinear(part: LayerPart) -> None:
-    """f(x) + f(z) = f(x + z) + f(0) exactly where the layer is tagged affine and not nonlinear; of a norm see _norms."""
+    """f(x) + f(z) = f(x + z) + f(0) exactly where the layer is tagged affine and not nonlinear; of a norm see _contract_norms."""
     if part.tags.shape == "norm":
-        return _norms.nonlinear(part)
+        return norms.nonlinear(part)
     built = default(part).build(shaken=True).requires_grad_(False)
     x, z = default(part).rows(4, seed=1), default(part).rows(4, seed=2)
     gap = (built(x) + built(z) - built(x + z) - built(torch.zeros_like(x))).abs().max()
@@ -125,13 +123,12 @@ CHECKS = (
     *(
         Check(f.__name__, f)
         for f in (
-            _sized.reference, _sized.pure, _sized.mates, _sized.finite, _sized.gradcheck, _sized.dtype, _sized.autocast,
-            _sized.arguments, _sized.initialised, _sized.costs, _sized.descent, _sized_uses.copies, _sized_uses.used,
-            _sized_uses.vmap,
+            reference, pure, mates, finite, gradcheck, dtype, autocast, arguments, initialised, costs, descent, copies, used,
+            vmap,
         )
     ),
-    Check("exports", _sized_uses.exports, slow=True, one_in=8),
-    Check("compiled", _sized_uses.compiled, needs_compile=True, one_in=12),
-    Check("fused", _sized_uses.fused, needs_compile=True, one_in=6),
-    Check("ddp", _sized_uses.ddp, slow=True, one_in=12),
+    Check("exports", exports, slow=True, one_in=8),
+    Check("compiled", compiled, needs_compile=True, one_in=12),
+    Check("fused", fused, needs_compile=True, one_in=6),
+    Check("ddp", ddp, slow=True, one_in=12),
 )  # fmt: skip

@@ -1,12 +1,18 @@
-"""Counting elementwise operations as they run: what declared costs are compared with."""
+"""Declared costs of layers and norms against what is counted as they run."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, final
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from netwright.core.contract import expect
+from netwright.layers._contract_cases import cases
+from netwright.tensor.modules import SizedPart
+from netwright.tensor.tap import tapped
 
 #: Moves, views and fills: no arithmetic.
 _FREE = {
@@ -46,3 +52,34 @@ class Pointwise(TorchDispatchMode):
             sizes = [t.numel() for t in (*given, first) if t is not None and t.dtype != torch.bool]
             self.count += _KERNELS.get(name, 1) * max(sizes, default=0)
         return out
+
+
+def costs(part: SizedPart) -> None:
+    """Declared parameters and products equal the counted ones; elementwise work is within a factor of two of the count."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    for case in cases(part):
+        built, x = case.build(torch.float32), case.rows(5, dtype=torch.float32)
+        count = sum(p.numel() for p in built.parameters() if p.requires_grad)
+        expect(
+            part.cost(built, "parameters") == count, "parameters", given=case, got=part.cost(built, "parameters"), wanted=count
+        )
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            y = built(x)
+        inner = sum(
+            m.part.rows(m, x) * m.part.cost(m, "products", x, y) for m in built.modules()
+            if m is built and hasattr(m, "part")
+        )  # fmt: skip
+        counted = counter.get_total_flops()
+        expect(math.isclose(inner, counted), "products", given=case, got=inner, wanted=counted)
+        said = 0.0
+
+        def look(path: str, module: Any, args: Any, output: Any) -> None:
+            nonlocal said
+            said += module.part.operations(module, args[0], output)  # noqa: B023
+
+        parts = {path: m for path, m in built.named_modules() if hasattr(getattr(m, "part", None), "operations")}
+        with tapped(parts, look), torch.no_grad(), Pointwise() as seen:
+            built(x)
+        fits = seen.count / 2 <= said <= 2 * seen.count or max(seen.count, said) <= 2 * y.numel()
+        expect(fits, "elementwise operations", given=case, got=said, wanted=f"about {seen.count}")

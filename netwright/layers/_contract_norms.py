@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from netwright.core.contract import expect
-from netwright.layers import _contract_numbers as _sized
-from netwright.layers._contract_numbers import cases, default, near, raises
+from netwright.layers._contract_cases import Case, cases, default, near, raises
 from netwright.layers._kind import LayerPart
 
 
@@ -17,7 +16,7 @@ def shape(part: LayerPart) -> None:
         y = built(x)
         expect(y.shape == x.shape, "shape", given=case, got=tuple(y.shape), wanted=tuple(x.shape))
         near("positions in two dimensions", built(x.unflatten(-1, (2, -1))), y.unflatten(-1, (2, -1)), 1e-9, case)
-        last = _sized.Case(part, {**case.options, "channel_dim": -1}).build()
+        last = Case(part, {**case.options, "channel_dim": -1}).build()
         last.load_state_dict(built.state_dict())
         near("channels last", last(x.transpose(1, 2)), y.transpose(1, 2), 1e-9, case)
         near("a non-contiguous batch", built(torch.stack((x, x), 1)[:, 0]), y, 1e-9, case)
@@ -25,7 +24,7 @@ def shape(part: LayerPart) -> None:
         expect(built(x[:0]).shape == (0, *x.shape[1:]), "an empty batch", given=case)
     built, x = default(part).build(), default(part).rows()
     raises("a wrong number of channels", str(x.shape[1] + 1), lambda: built(torch.cat((x, x[:, :1]), 1)))
-    raises("no such dimension", "channel_dim=3", lambda: _sized.Case(part, {"channel_dim": 3}).build()(x))
+    raises("no such dimension", "channel_dim=3", lambda: Case(part, {"channel_dim": 3}).build()(x))
 
 
 def nonlinear(part: LayerPart) -> None:

@@ -26,7 +26,7 @@ def _step(model: nn.Module, x: Tensor, target: Tensor) -> None:
 
 
 def _batch(name: str, options: dict[str, Any]) -> tuple[Any, Tensor, Tensor]:
-    from netwright.layers._contract_numbers import Case
+    from netwright.layers._contract_cases import Case
 
     part: Any = catalogue.get(name)
     case = Case(part, options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -85,10 +85,27 @@ def gradients(rule: Rule, x: Tensor, y: Tensor, *draws: Tensor) -> dict[str, Ten
 
     Parameters the losses don't reach have zeros.
     """
+    return _by_name(rule, torch.stack(list(rule.losses(x, y, *draws))).sum())
+
+
+def true_gradients(rule: Rule, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """The gradient of the loss of the rule's own prediction, by parameter name: what backpropagation's update would be."""
+    return _by_name(rule, rule.problem.loss(rule(x), y))
+
+
+def _by_name(rule: Rule, loss: Tensor) -> dict[str, Tensor]:
     named = {name: p for name, p in rule.named_parameters() if p.requires_grad}
-    total = torch.stack(list(rule.losses(x, y, *draws))).sum()
-    grads = torch.autograd.grad(total, list(named.values()), allow_unused=True, materialize_grads=True)
+    grads = torch.autograd.grad(loss, list(named.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(named, grads, strict=True))
+
+
+def apart(got: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> float:
+    """Largest difference between two updates, over all parameters of `wanted`, relative to its largest value."""
+    worst = max(float((got[name] - g).abs().max()) for name, g in wanted.items())
+    return worst / max(float(g.abs().max()) for g in wanted.values())
+
+
+# By hand, for references: `Toy`'s net of dense ReLU blocks and a linear readout ---------------------------------------
 
 
 def linear_gradients(path: str, delta_BN: Tensor, x_BM: Tensor) -> dict[str, Tensor]:
@@ -101,3 +118,33 @@ def softmax_error(out_BK: Tensor, y_B: Tensor) -> Tensor:
     error = torch.softmax(out_BK, -1)
     error[torch.arange(len(y_B)), y_B] -= 1
     return error / len(y_B)
+
+
+def forward_by_hand(net: Any, x: Tensor) -> list[Tensor]:
+    """x, what every block puts out, and the logits."""
+    acts = [x]
+    for block in net.blocks:
+        acts.append((acts[-1] @ block[0].weight.T + block[0].bias).clamp(min=0))
+    return [*acts, acts[-1] @ net.readout.weight.T + net.readout.bias]
+
+
+def chain_rule(
+    net: Any, acts: Sequence[Tensor], delta_BK: Tensor, *, path: str = "net", back: Sequence[Tensor] | None = None,
+    extra: Mapping[int, Tensor] | None = None,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Gradients of the net at `path` for an error at its logits: delta_k = (delta_(k+1) W_(k+1) + extra_k) * 1[h_k > 0]
+    and dW_k = delta_k^T h_(k-1).
+
+    acts: what `forward_by_hand` gave. back: what stands for the weights W on the way back, the readout's last. extra: by
+    block, counted from 0, the gradient of what else reads its output.
+    """
+    linears = [block[0] for block in net.blocks] + [net.readout]
+    back = back or [linear.weight for linear in linears]
+    grads, delta = linear_gradients(f"{path}.readout", delta_BK, acts[-2]), delta_BK
+    for k in reversed(range(len(net.blocks))):
+        delta = delta @ back[k + 1]
+        if extra and k in extra:
+            delta = delta + extra[k]
+        delta = delta * (acts[k + 1] > 0)
+        grads |= linear_gradients(f"{path}.blocks.{k}.0", delta, acts[k])
+    return grads

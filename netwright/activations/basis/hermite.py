@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from netwright.activations._kind import Tags, activation
-from netwright.activations.basis._shared import sizes
+from netwright.activations.basis._signal_propagation import sizes
 from netwright.core.part import Claim, Learn, Option, Paper, Protocol
 
 LARGEST = 1e30  # of x^n: with room for the coefficients in float32

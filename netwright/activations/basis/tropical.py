@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from netwright.activations._kind import Tags, activation
-from netwright.activations.basis._shared import sizes
+from netwright.activations.basis._signal_propagation import sizes
 from netwright.core.part import Claim, Identity, Learn, Option, Paper, Protocol
 
 

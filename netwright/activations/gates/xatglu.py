@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from netwright.activations._kind import Tags, activation
-from netwright.activations.gates._shared import expanded, halves
+from netwright.activations.gates._expanded_gates import expanded, halves
 from netwright.core.part import Claim, Example, Learn, Paper, Protocol
 
 

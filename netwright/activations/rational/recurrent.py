@@ -10,7 +10,8 @@ import math
 import torch
 
 from netwright.activations._kind import Tags, activation
-from netwright.activations.rational._shared import FAR, TARGETS, horner, rational, start
+from netwright.activations.rational._quotients import FAR, horner, rational
+from netwright.activations.rational._starts import TARGETS, start
 from netwright.core.part import Claim, Learn, Option, Paper
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from netwright.activations._kind import Tags, activation
-from netwright.activations.smooth._shared import expanded
+from netwright.activations.smooth._gates import expanded
 from netwright.core.part import Claim, Identity, Learn, Paper, Protocol
 
 

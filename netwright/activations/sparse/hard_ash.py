@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from netwright.activations._kind import Tags, activation
-from netwright.activations.sparse._shared import standing
+from netwright.activations.sparse._moments import standing
 from netwright.core.part import Claim, Example, Option, Paper
 
 CEILING = 2.0

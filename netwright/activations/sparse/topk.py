@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from netwright.activations._kind import Tags, activation
-from netwright.activations.sparse._shared import largest, winners
+from netwright.activations.sparse._winners import largest, winners
 from netwright.core.part import Claim, Example, Option, Paper, Protocol
 
 

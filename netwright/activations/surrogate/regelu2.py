@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from netwright.activations._kind import Tags, activation
-from netwright.activations.surrogate._shared import pack, steps, through, with_slope
+from netwright.activations.surrogate._two_bit_slopes import pack, steps, through, with_slope
 from netwright.core.part import Claim, Identity, Paper, Protocol
 
 A = (-0.04922261145617846, 1.0979632065417297, -0.048740595085551286)

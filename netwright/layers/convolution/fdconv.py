@@ -11,8 +11,10 @@ branch, N groups, R = O * kernel height and T = I * kernel width: the weights as
 
 from __future__ import annotations
 
+import cmath
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
@@ -21,9 +23,30 @@ from torch import Tensor, nn
 
 from netwright.core.part import Claim, Option, Paper, Protocol
 from netwright.layers._kind import Layer, Tags, layer, per_axis, product, uniform_
-from netwright.layers.convolution._shared import banded, convolved, dot, extents, low_passes, radial_groups, real_matrix, soft
+from netwright.layers.convolution._windows import extents, flat, one_by_windows
 from netwright.tensor.modules import drawn
 from netwright.tensor.precision import autocast_dtype
+
+#: A band of frequencies ends at this share of the sampling rate.
+CUTS = (1 / 4, 1 / 8, 1 / 16)
+
+
+def low_passes(x_BCHW: Tensor) -> list[Tensor]:
+    """x without the frequencies whose larger component is above a cut, for every cut."""
+    h, w = x_BCHW.shape[-2:]
+    rows, columns = torch.fft.fftfreq(h, device=x_BCHW.device), torch.fft.rfftfreq(w, device=x_BCHW.device)
+    radius_HF = torch.maximum(rows.abs()[:, None], columns)
+    spectrum = torch.fft.rfft2(x_BCHW)
+    return [torch.fft.irfft2(spectrum * (radius_HF < cut + 1e-6), s=(h, w)) for cut in CUTS]
+
+
+def radial_groups(rows: int, columns: int, groups: int) -> Tensor:
+    """(rows, columns // 2 + 1): the frequencies of a real matrix in groups by their distance from 0, of about one size."""
+    f, g = torch.fft.fftfreq(rows, dtype=torch.float64), torch.fft.rfftfreq(columns, dtype=torch.float64)
+    order = (f[:, None] ** 2 + g**2).flatten().argsort(stable=True)
+    found = torch.empty_like(order)
+    found[order] = torch.arange(len(order)) * groups // len(order)
+    return found.view(rows, -1)
 
 
 @final
@@ -145,6 +168,62 @@ class FDConv(Layer):
             kernels = w.reshape(rows * c_out, c_in, *self.kernel)
             y = F.conv2d(x.reshape(1, rows * c_in, *space), kernels, None, stride, padding, dilation, rows)
         return y.reshape(rows, c_out, *after) + self.bias.to(dtype)[:, None, None]
+
+
+# References -----------------------------------------------------------------------------------------------------------
+
+
+def dot(a: Sequence[float], b: Sequence[float]) -> float:
+    return sum(v * u for v, u in zip(a, b, strict=True))
+
+
+def wave(turns: float) -> complex:
+    return cmath.exp(2j * cmath.pi * turns)
+
+
+def real_matrix(half: list[list[complex]], columns: int) -> list[list[float]]:
+    """The real matrix of a two-dimensional spectrum, of which columns // 2 + 1 columns are held, as a sum of waves."""
+    rows, made = len(half), []
+    for r in range(rows):
+        across = [sum(half[f][t] * wave(f * r / rows) for f in range(rows)) / rows for t in range(len(half[0]))]
+        twice = [1 if f == 0 or 2 * f == columns else 2 for f in range(len(across))]
+        made.append([
+            sum(n * (v * wave(f * t / columns)).real for f, (n, v) in enumerate(zip(twice, across, strict=True))) / columns
+            for t in range(columns)
+        ])  # fmt: skip
+    return made
+
+
+def low_frequencies(image: list[list[float]], cut: float) -> list[list[float]]:
+    """An image without the frequencies that are above the cut on either axis: what every place gives to every other."""
+    shares = []
+    for size in (len(image), len(image[0])):
+        kept = [f for f in range(-(size // 2), (size + 1) // 2) if abs(f) / size <= cut + 1e-6]
+        shares.append([sum(wave(f * d / size).real for f in kept) / size for d in range(size)])
+    down, along = shares
+    at = [(i, j, v) for i, line in enumerate(image) for j, v in enumerate(line)]
+    return [[sum(down[p - i] * along[q - j] * v for i, j, v in at) for q in range(len(along))] for p in range(len(down))]
+
+
+def soft(v: float) -> float:
+    return 2 / (1 + math.exp(-v))
+
+
+def convolved(row_CS: Tensor, lines: list[list[float]], sizes: Any) -> Tensor:
+    """The products (O, *space) of what lies under the kernel, as one list, with every line."""
+    return one_by_windows(row_CS, sizes, lambda under: [dot(line, flat(under)) for line in lines])
+
+
+def banded(row_CHW: Tensor, weights: list[Any], biases: list[float]) -> Tensor:
+    """The bands of an image, the lowest last, each but that one times a factor a place that a 3 x 3 kernel gives."""
+    around = {"kernel_size": 3, "stride": 1, "padding": 1, "dilation": 1}
+    y, above = torch.zeros_like(row_CHW), row_CHW
+    for weight, bias, cut in zip(weights, biases, CUTS, strict=True):
+        lines = [list(itertools.chain.from_iterable(line for channel in weight for line in channel))]
+        logit_1HW = convolved(row_CHW, lines, around) + bias
+        below = torch.tensor([low_frequencies(image, cut) for image in row_CHW.tolist()], dtype=torch.float64)
+        y, above = y + 2 / (1 + (-logit_1HW).exp()) * (above - below), below
+    return y + above
 
 
 def reference(layer: Any, x_BIHW: Tensor) -> Tensor:

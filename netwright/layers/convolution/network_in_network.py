@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from netwright.core.part import Claim, Option, Paper, Protocol
 from netwright.layers._kind import Layer, Tags, layer
-from netwright.layers.convolution._shared import by_windows
+from netwright.layers.convolution._windows import by_windows
 from netwright.tensor.modules import drawn
 
 CONVS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from netwright.core.part import Claim, Option, Paper, Protocol
 from netwright.layers._kind import Tags, layer
-from netwright.layers.kan._shared import FUSED, BasisLayer, by_loops, gauss
+from netwright.layers.kan._basis_layer import FUSED, BasisLayer, by_loops
+from netwright.layers.kan._splines import gauss
 from netwright.tensor.modules import drawn
 
 

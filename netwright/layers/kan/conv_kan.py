@@ -23,9 +23,8 @@ from netwright.core import catalogue
 from netwright.core.errors import BadInput
 from netwright.core.part import Claim, Option, Paper, Protocol
 from netwright.layers._kind import Layer, Tags, layer, per_axis, uniform_
-from netwright.layers.kan._shared import (
-    BASE,
-    BASES,
+from netwright.layers.kan._basis_layer import BASE, BASES
+from netwright.layers.kan._splines import (
     equally_spaced,
     finer_knots,
     moved_knots,

@@ -11,11 +11,8 @@ from torch import Tensor, nn
 from netwright.core.errors import BadInput
 from netwright.core.part import Claim, Option, Paper
 from netwright.layers._kind import Tags, layer, uniform_
-from netwright.layers.kan._shared import (
-    BASE,
-    FUSED,
-    BasisLayer,
-    by_loops,
+from netwright.layers.kan._basis_layer import BASE, FUSED, BasisLayer, by_loops
+from netwright.layers.kan._splines import (
     equally_spaced,
     finer_knots,
     moved_knots,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from netwright.core.errors import BadInput
 from netwright.core.part import Claim, Option, Paper
 from netwright.layers._kind import Tags, layer, uniform_
-from netwright.layers.kan._shared import FUSED, BasisLayer, by_loops
+from netwright.layers.kan._basis_layer import FUSED, BasisLayer, by_loops
 from netwright.tensor.modules import drawn
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from netwright.core.part import Claim, Option, Paper, Protocol
 from netwright.layers._kind import Layer, Tags, layer, uniform_
-from netwright.layers.kan._shared import FUSED
+from netwright.layers.kan._basis_layer import FUSED
 from netwright.tensor.fused import fuse
 from netwright.tensor.modules import drawn
 from netwright.tensor.precision import autocast_dtype

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from netwright.core.part import Claim, Option, Paper
 from netwright.layers._kind import Layer, Tags, layer, product, uniform_
-from netwright.layers.monotonic._shared import (
+from netwright.layers.monotonic._signs import (
     BASE,
     KINDS,
     SIGNS,

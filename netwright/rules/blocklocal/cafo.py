@@ -18,7 +18,7 @@ from netwright.engine.rule import Rule
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
 from netwright.rules._toy import Toy, softmax_error
-from netwright.rules.blocklocal._shared import Flat, Zeroed
+from netwright.rules.blocklocal._heads import Flat, Zeroed
 from netwright.tensor.tap import evaluating
 
 FEATURES = 1024  # maps are averaged to at most this many: solving for W takes the cube of them

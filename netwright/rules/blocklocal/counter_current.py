@@ -19,7 +19,7 @@ from netwright.engine.blocks import Blocks
 from netwright.engine.rule import Rule, trainable
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
-from netwright.rules._toy import Toy, gradients, linear_gradients, softmax_error
+from netwright.rules._toy import Toy, forward_by_hand, gradients, linear_gradients, softmax_error
 
 SCALE = 0.5 * 256  # of the released loss: its loss_scale times a constant
 
@@ -127,12 +127,10 @@ def reference(rule: Any, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     def through(unit: Tensor, d: Tensor, length: Tensor) -> Tensor:
         return (d - unit * (unit * d).sum(1, keepdim=True)) / length
 
-    net, hidden = rule.net, [x]
-    for block in net.blocks:
-        hidden.append((hidden[-1] @ block[0].weight.T + block[0].bias).clamp(min=0))
-    k = len(net.readout.weight)
+    *hidden, out = forward_by_hand(rule.net, x)
+    k = out.shape[1]
     y_BK, g = torch.eye(k, dtype=x.dtype)[y], torch.eye(k, dtype=x.dtype)
-    grads = linear_gradients("net.readout", softmax_error(hidden[-1] @ net.readout.weight.T + net.readout.bias, y), hidden[-1])
+    grads = linear_gradients("net.readout", softmax_error(out, y), hidden[-1])
     for level in range(len(hidden) - 1, -1, -1):
         path, f = f"feedback.{level}.map", hidden[level]
         upper, a = g, g @ rule.get_parameter(f"{path}.weight").T

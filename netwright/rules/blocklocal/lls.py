@@ -20,7 +20,7 @@ from netwright.engine.rule import Rule, trainable
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
 from netwright.rules._toy import Toy, gradients, linear_gradients, softmax_error
-from netwright.rules.blocklocal._shared import Flat, map_readout
+from netwright.rules.blocklocal._heads import Flat, map_readout
 
 LOWEST, HIGHEST = 50.0, 512.0  # frequencies of the first and the last class, in radians a value
 VALUES, SIDE = 512, 4  # maps are averaged to at most 4 x 4 cells and 512 values

@@ -19,7 +19,7 @@ from netwright.engine.rule import Rule, trainable
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
 from netwright.rules._toy import Toy, gradients, linear_gradients, softmax_error
-from netwright.rules.blocklocal._shared import Flat, Zeroed, map_readout
+from netwright.rules.blocklocal._heads import Flat, Zeroed, map_readout
 
 VALUES = 2048  # a map is averaged to at most this many before it predicts
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from netwright.core.part import Paper
 from netwright.engine.rule import Rule
 from netwright.rules._kind import Tags, rule
-from netwright.rules._toy import linear_gradients, softmax_error
+from netwright.rules._toy import chain_rule, forward_by_hand, softmax_error
 
 
 @final
@@ -28,16 +28,8 @@ class Backprop(Rule):
 
 def reference(rule: Any, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """The chain rule by hand: delta_k = (delta_(k+1) W_(k+1)) * 1[h_k > 0], dW_k = delta_k^T h_(k-1)."""
-    linears = [block[0] for block in rule.net.blocks] + [rule.net.readout]
-    hidden = [x]
-    for linear in linears[:-1]:
-        hidden.append((hidden[-1] @ linear.weight.T + linear.bias).clamp(min=0))
-    delta = softmax_error(hidden[-1] @ linears[-1].weight.T + linears[-1].bias, y)
-    grads = linear_gradients("net.readout", delta, hidden[-1])
-    for k in reversed(range(len(linears) - 1)):
-        delta = (delta @ linears[k + 1].weight) * (hidden[k + 1] > 0)
-        grads |= linear_gradients(f"net.blocks.{k}.0", delta, hidden[k])
-    return grads
+    acts = forward_by_hand(rule.net, x)
+    return chain_rule(rule.net, acts, softmax_error(acts[-1], y))
 
 
 PART = rule(

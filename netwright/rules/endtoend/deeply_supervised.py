@@ -18,8 +18,7 @@ from netwright.engine.blocks import Blocks
 from netwright.engine.rule import Rule
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
-from netwright.rules._toy import Toy, gradients, linear_gradients, softmax_error
-from netwright.rules.endtoend._shared import chain, chain_rule
+from netwright.rules._toy import Toy, chain_rule, forward_by_hand, gradients, linear_gradients, softmax_error, true_gradients
 
 
 def squared_hinge(scores: Tensor, signs: Tensor) -> Tensor:
@@ -92,10 +91,10 @@ class DeeplySupervised(Rule):
 
 def reference(rule: Any, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """dz = -2 s (1 - s z) 1[s z < 1] / B, or (softmax(z) - Y) / B; dV = alpha dz^T h, and h receives alpha dz V."""
-    hidden = chain(rule.net, x)[1:-1]
+    acts = forward_by_hand(rule.net, x)
     grads: dict[str, Tensor] = {}
     extra: dict[int, Tensor] = {}
-    for m, h in enumerate(hidden[:-1]):
+    for m, h in enumerate(acts[1:-2]):
         v, bias = (rule.get_parameter(f"companions.{m}.linear.{name}") for name in ("weight", "bias"))
         z = h @ v.T + bias
         if rule.loss == "task":
@@ -107,7 +106,7 @@ def reference(rule: Any, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         dz = dz * rule.alpha * (1 - int(rule.step) / rule.horizon)
         grads |= linear_gradients(f"companions.{m}.linear", dz, h)
         extra[m] = dz @ v
-    return grads | chain_rule(rule.net, x, y, extra)
+    return grads | chain_rule(rule.net, acts, softmax_error(acts[-1], y), extra=extra)
 
 
 def _update(steps: int = 0, **options: Any) -> tuple[dict[str, Tensor], Any]:
@@ -122,11 +121,9 @@ def _update(steps: int = 0, **options: Any) -> tuple[dict[str, Tensor], Any]:
 def claim_backprop() -> bool:
     """With alpha = 0, with gamma above every companion's loss, and after the horizon: backpropagation's update."""
     for grads, supervised in (_update(alpha=0.0), _update(gamma=1e6), _update(steps=3, horizon=3)):
-        x, y = Toy().batch()
-        named = dict(supervised.net.named_parameters(prefix="net"))
-        exact = torch.autograd.grad(supervised.problem.loss(supervised.net(x), y), list(named.values()))
-        same = all(torch.allclose(grads[n], g, rtol=1e-12, atol=1e-15) for n, g in zip(named, exact, strict=True))
-        if not same or any(bool(g.any()) for n, g in grads.items() if n not in named):
+        exact = true_gradients(supervised, *Toy().batch())
+        same = all(torch.allclose(grads[name], g, rtol=1e-12, atol=1e-15) for name, g in exact.items())
+        if not same or any(bool(g.any()) for name, g in grads.items() if name.startswith("companions.")):
             return False
     return True
 

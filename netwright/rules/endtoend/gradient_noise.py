@@ -13,8 +13,7 @@ from netwright.engine.blocks import Blocks
 from netwright.engine.rule import Rule
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
-from netwright.rules._toy import Toy, gradients
-from netwright.rules.endtoend._shared import chain_rule
+from netwright.rules._toy import Toy, chain_rule, forward_by_hand, gradients, softmax_error, true_gradients
 
 
 @final
@@ -62,7 +61,8 @@ class GradientNoise(Rule):
 def reference(rule: Any, x: Tensor, y: Tensor, *noise: Tensor) -> dict[str, Tensor]:
     """Backpropagation's update plus noise scaled by the square root of eta / (1 + t)^gamma."""
     deviation = (rule.eta / (1 + int(rule.step)) ** rule.gamma) ** 0.5
-    grads = chain_rule(rule.net, x, y)
+    acts = forward_by_hand(rule.net, x)
+    grads = chain_rule(rule.net, acts, softmax_error(acts[-1], y))
     names = [name for name, _ in rule.named_parameters()]
     return {name: grads[name] + deviation * z for name, z in zip(names, noise, strict=True)}
 
@@ -75,10 +75,9 @@ def _noise(steps: int, eta: float = 0.01) -> tuple[Tensor, bool]:
     noisy.step.fill_(steps)
     draws = noisy.draw(x, y, torch.Generator().manual_seed(1))
     (loss,) = noisy.losses(x, y, *draws)
-    exact = noisy.problem.loss(noisy.net(x), y)
-    wanted = torch.autograd.grad(exact, list(noisy.parameters()))
-    got = gradients(noisy, x, y, *draws).values()
-    return torch.cat([(a - b).flatten() for a, b in zip(got, wanted, strict=True)]), torch.equal(loss, exact)
+    got, wanted = gradients(noisy, x, y, *draws), true_gradients(noisy, x, y)
+    noise = torch.cat([(got[name] - g).flatten() for name, g in wanted.items()])
+    return noise, torch.equal(loss, noisy.problem.loss(noisy(x), y))
 
 
 def claim_variance() -> bool:
@@ -108,9 +107,7 @@ def claim_zero_weights() -> bool:
             for name, p in noisy.named_parameters():
                 p.data.sub_(grads[name])
             noisy.after_step()
-        hidden = list(noisy.net.blocks.parameters())
-        exact = torch.autograd.grad(noisy.problem.loss(noisy.net(x), y), hidden)
-        moving.append(any(bool(g.any()) for g in exact))
+        moving.append(any(bool(g.any()) for name, g in true_gradients(noisy, x, y).items() if name.startswith("net.blocks.")))
     return moving == [False, True]
 
 

@@ -17,8 +17,7 @@ from netwright.engine.blocks import Blocks
 from netwright.engine.rule import Rule
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
-from netwright.rules._toy import Toy, gradients
-from netwright.rules.endtoend._shared import chain, chain_rule
+from netwright.rules._toy import Toy, chain_rule, forward_by_hand, gradients, softmax_error, true_gradients
 from netwright.tensor.precision import full_precision
 
 
@@ -93,26 +92,24 @@ class Guidance(Rule):
 def reference(rule: Any, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """With C = CKA, dC/dK = L / (|K| |L|) - C K / |K|^2 and dC/dX = 2 dC/dK X, X centred: each block gets -alpha dC/dX."""
     extra: dict[int, Tensor] = {}
-    layers = zip(chain(rule.net, x)[1:-1], chain(rule.guide, x)[1:-1], strict=True)
+    acts = forward_by_hand(rule.net, x)
+    layers = zip(acts[1:-1], forward_by_hand(rule.guide, x)[1:-1], strict=True)
     for k, pair in enumerate(layers):
         h_BD, guide_BD = (h - torch.ones(len(h), len(h), dtype=h.dtype) @ h / len(h) for h in pair)
         k_BB, l_BB = h_BD @ h_BD.T, guide_BD @ guide_BD.T
         size_k, size_l = (k_BB**2).sum() ** 0.5, (l_BB**2).sum() ** 0.5
         c = (k_BB * l_BB).sum() / (size_k * size_l)
         extra[k] = -rule.alpha * 2 * (l_BB / (size_k * size_l) - c * k_BB / size_k**2) @ h_BD
-    return chain_rule(rule.net, x, y, extra)
+    return chain_rule(rule.net, acts, softmax_error(acts[-1], y), extra=extra)
 
 
 def claim_backprop() -> bool:
     """With alpha = 0 the update is backpropagation's; the guide has no update at all."""
     toy = Toy()
     guided, (x, y) = toy.bind(Guidance, alpha=0.0), toy.batch()
-    named = dict(guided.net.named_parameters(prefix="net"))
-    exact = torch.autograd.grad(guided.problem.loss(guided.net(x), y), list(named.values()))
-    got = gradients(guided, x, y)
-    return got.keys() == named.keys() and all(
-        torch.allclose(got[name], g, rtol=1e-12, atol=1e-15) for name, g in zip(named, exact, strict=True)
-    )
+    got, exact = gradients(guided, x, y), true_gradients(guided, x, y)
+    alone = all(name.startswith("net.") for name in got)
+    return alone and all(torch.allclose(got[name], g, rtol=1e-12, atol=1e-15) for name, g in exact.items())
 
 
 def claim_alignment() -> bool:

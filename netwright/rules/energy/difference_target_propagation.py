@@ -17,8 +17,9 @@ from netwright.engine.blocks import Blocks
 from netwright.engine.rule import Rule, trainable
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
-from netwright.rules._toy import Toy, gradients, linear_gradients, softmax_error
-from netwright.rules.energy._shared import apart, require_repeatable, row_gradient, true_gradients, untracked, widened
+from netwright.rules._toy import Toy, apart, forward_by_hand, gradients, linear_gradients, softmax_error, true_gradients
+from netwright.rules.energy._jacobians import row_gradient, widened
+from netwright.rules.energy._repeated_passes import require_repeatable, untracked
 from netwright.tensor.precision import full_precision
 
 
@@ -99,13 +100,11 @@ class DifferenceTargetPropagation(Rule):
 
 def reference(rule: Any, x: Tensor, y: Tensor, *draws: Tensor) -> dict[str, Tensor]:
     """dW_k = ((h_k - t_k) * 1[h_k > 0])^T h_(k-1) / B; the inverse learns by the gradient of its loss, written out."""
-    linears, readout, rows = [block[0] for block in rule.net.blocks], rule.net.readout, len(x)
-    n, h = len(linears), [x]
-    for linear in linears:
-        h.append((h[-1] @ linear.weight.T + linear.bias).clamp(min=0))
-    error_BK = softmax_error(h[-1] @ readout.weight.T + readout.bias, y)
+    linears, rows = [block[0] for block in rule.net.blocks], len(x)
+    *h, out = forward_by_hand(rule.net, x)
+    n, error_BK = len(linears), softmax_error(out, y)
     grads = linear_gradients("net.readout", error_BK, h[-1])
-    miss = rows * error_BK @ readout.weight  # h - t
+    miss = rows * error_BK @ rule.net.readout.weight  # h - t
     for k in range(n, 0, -1):
         w_NM, b_N = linears[k - 1].weight, linears[k - 1].bias
         grads |= linear_gradients(f"net.blocks.{k - 1}.0", miss * (h[k] > 0) / rows, h[k - 1])

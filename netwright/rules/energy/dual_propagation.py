@@ -17,17 +17,9 @@ from netwright.engine.blocks import Blocks, split
 from netwright.engine.rule import Rule, trainable
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
-from netwright.rules._toy import Toy, gradients, linear_gradients, softmax_error
-from netwright.rules.energy._shared import (
-    Pull,
-    apart,
-    linearised,
-    require_repeatable,
-    row_gradient,
-    true_gradients,
-    untracked,
-    widened,
-)
+from netwright.rules._toy import Toy, apart, gradients, linear_gradients, softmax_error, true_gradients
+from netwright.rules.energy._jacobians import Pull, linearised, row_gradient, widened
+from netwright.rules.energy._repeated_passes import require_repeatable, untracked
 
 
 def dyad(act: Callable[[Tensor], Tensor], a: Tensor, feedback: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,8 +17,8 @@ from netwright.engine.blocks import Blocks
 from netwright.engine.rule import Rule, trainable
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
-from netwright.rules._toy import Toy, gradients, linear_gradients, softmax_error
-from netwright.rules.energy._shared import apart, row_gradient, true_gradients
+from netwright.rules._toy import Toy, apart, gradients, linear_gradients, softmax_error, true_gradients
+from netwright.rules.energy._jacobians import row_gradient
 from netwright.tensor.precision import full_precision
 
 

@@ -20,7 +20,7 @@ from netwright.engine.blocks import Blocks
 from netwright.engine.rule import Rule, trainable
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
-from netwright.rules._toy import Toy, gradients, linear_gradients, softmax_error
+from netwright.rules._toy import Toy, forward_by_hand, gradients, linear_gradients, softmax_error, true_gradients
 
 
 @final
@@ -93,10 +93,8 @@ class Dfa(Rule):
 
 def reference(rule: Any, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """e = (softmax(out) - Y) / B; dW_k = ((s D_k) * 1[h_k > 0])^T h_(k-1), s being e or Y / B; readout: e^T h."""
-    hidden, readout = [x], rule.net.readout
-    for block in rule.net.blocks:
-        hidden.append((hidden[-1] @ block[0].weight.T + block[0].bias).clamp(min=0))
-    e_BK = softmax_error(hidden[-1] @ readout.weight.T + readout.bias, y)
+    *hidden, out = forward_by_hand(rule.net, x)
+    e_BK = softmax_error(out, y)
     grads = linear_gradients("net.readout", e_BK, hidden[-1])
     s_BK = e_BK if rule.signal == "error" else torch.eye(e_BK.shape[1], dtype=e_BK.dtype)[y] / len(y)
     for k in range(len(hidden) - 1):
@@ -110,10 +108,8 @@ def claim_transpose() -> bool:
     toy = Toy(widths=(6,))
     dfa, (x, y) = toy.bind(Dfa), toy.batch()
     dfa.get_buffer("feedback.0.matrix_KN").copy_(dfa.get_parameter("net.readout.weight").detach())
-    grad = gradients(dfa, x, y)
-    named = dict(dfa.named_parameters())
-    exact = torch.autograd.grad(dfa.problem.loss(dfa.net(x), y), list(named.values()))
-    return all(torch.allclose(grad[name], g, rtol=1e-12, atol=1e-14) for name, g in zip(named, exact, strict=True))
+    got, exact = gradients(dfa, x, y), true_gradients(dfa, x, y)
+    return all(torch.allclose(got[name], g, rtol=1e-12, atol=1e-14) for name, g in exact.items())
 
 
 PART = rule(

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from netwright.core.part import Claim, Option, Paper, Protocol
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
-from netwright.rules._toy import Toy, softmax_error
-from netwright.rules.feedback._shared import AlignedRule, by_hand, equals_backprop
+from netwright.rules._toy import Toy, chain_rule, forward_by_hand, softmax_error
+from netwright.rules.feedback._aligned_rule import AlignedRule, equals_backprop
 
 
 @final
@@ -29,7 +29,9 @@ class FeedbackAlignment(AlignedRule):
 
 def reference(rule: Any, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """The chain rule by hand with B for W."""
-    return by_hand(rule, x, y, [rule.get_buffer(f"feedback.{k}.matrix") for k in range(len(rule.net.blocks) + 1)])
+    acts = forward_by_hand(rule.net, x)
+    back = [rule.get_buffer(f"feedback.{k}.matrix") for k in range(len(rule.net.blocks) + 1)]
+    return chain_rule(rule.net, acts, softmax_error(acts[-1], y), back=back)
 
 
 def claim_transpose() -> bool:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from netwright.core.part import Claim, Option, Paper, Protocol
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
-from netwright.rules._toy import Toy
-from netwright.rules.feedback._shared import AlignedRule, by_hand, equals_backprop
+from netwright.rules._toy import Toy, chain_rule, forward_by_hand, softmax_error
+from netwright.rules.feedback._aligned_rule import AlignedRule, equals_backprop
 
 
 @final
@@ -45,7 +45,8 @@ def reference(rule: Any, x: Tensor, y: Tensor, *draws: Tensor) -> dict[str, Tens
         else:
             m = torch.tensor(1 / math.sqrt((3 if rule.variant == "uniform" else 1) * linear.in_features)).double()  # by float32
         carried.append(m * (draws[k] if draws else 1) * ((linear.weight > 0).double() - (linear.weight < 0).double()))
-    return by_hand(rule, x, y, carried)
+    acts = forward_by_hand(rule.net, x)
+    return chain_rule(rule.net, acts, softmax_error(acts[-1], y), back=carried)
 
 
 def claim_equal_magnitudes() -> bool:

@@ -15,7 +15,7 @@ from netwright.engine.blocks import Blocks
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
 from netwright.rules._toy import Toy, gradients, linear_gradients
-from netwright.rules.forwardforward._shared import Overlaid, excess, labelled, row_by_row
+from netwright.rules.forwardforward._overlaid import Overlaid, excess, labelled, row_by_row
 
 
 @final

@@ -19,7 +19,7 @@ from netwright.engine.rule import trainable
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
 from netwright.rules._toy import Toy, gradients, linear_gradients, softmax_error
-from netwright.rules.forwardforward._shared import Overlaid, excess, labelled, row_by_row, unit_rms
+from netwright.rules.forwardforward._overlaid import Overlaid, excess, labelled, row_by_row, unit_rms
 
 BLURS = 6  # of a hybrid's mask
 MOMENTUM = 0.9  # of a unit's mean activity

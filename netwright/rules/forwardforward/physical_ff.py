@@ -15,15 +15,26 @@ from torch import Tensor, nn
 
 from netwright.core.errors import Misfit
 from netwright.core.part import Claim, Option, Paper, Protocol
-from netwright.engine.blocks import Blocks
+from netwright.engine.blocks import Blocks, split
 from netwright.engine.rule import trainable
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
 from netwright.rules._toy import Toy, gradients, linear_gradients
-from netwright.rules.forwardforward._shared import Overlaid, labelled, read_width, with_added
+from netwright.rules.forwardforward._overlaid import Overlaid, labelled
 from netwright.tensor.precision import full_precision
 
 STEP = 0.125  # of the detector behind a physical system
+
+
+def with_added(block: nn.Module, h: Tensor, extra: Tensor) -> Tensor:
+    """A block's output for h where `extra` is added to what its last activation reads."""
+    pre, act = split(block)
+    return act(pre(h) + extra)
+
+
+def read_width(block: nn.Module, width: int) -> int:
+    """Features that the last activation of a block of this width reads: a gate halves them."""
+    return round(width / getattr(split(block)[1], "ratio", 1.0))
 
 
 @final

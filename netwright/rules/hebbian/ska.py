@@ -20,7 +20,7 @@ from netwright.engine.rule import Rule, trainable
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
 from netwright.rules._toy import Toy, gradients, linear_gradients, softmax_error
-from netwright.rules.hebbian._shared import parted, through
+from netwright.rules.hebbian._one_layer import parted, through
 
 Layers = list[tuple[list[nn.Module], Any]]
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netwright.core.part import Claim, Option, Paper, Protocol
@@ -17,7 +18,31 @@ from netwright.engine.rule import Rule, trainable
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
 from netwright.rules._toy import Toy, gradients, linear_gradients, softmax_error
-from netwright.rules.hebbian._shared import oja, parted, rows, soft_winners, through
+from netwright.rules.hebbian._one_layer import parted, through
+
+
+def rows(layer: Any, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(x_RM, u_RN, w_NM): a layer's inputs, sums without bias, and weights, one row an example or a place of a map."""
+    if layer.bias is not None:
+        u = u - layer.bias.view(-1, *[1] * (u.dim() - 2))
+    if isinstance(layer, nn.Conv2d):
+        patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)  # type: ignore[arg-type]
+        return patches.transpose(1, 2).flatten(0, 1), u.flatten(2).transpose(1, 2).flatten(0, 1), layer.weight.flatten(1)
+    return x, u, layer.weight
+
+
+def soft_winners(u_RN: Tensor, inverse_temperature: float, losers: str) -> Tensor:
+    """softmax(t u) a row; losers="anti": all but the row's winner count negative."""
+    y_RN = torch.softmax(inverse_temperature * u_RN, -1)
+    if losers == "hebbian":
+        return y_RN
+    wins = torch.arange(u_RN.shape[-1], device=u_RN.device) == u_RN.argmax(-1, keepdim=True)
+    return torch.where(wins, y_RN, -y_RN)
+
+
+def oja(y_RN: Tensor, u_RN: Tensor, x_RM: Tensor, w_NM: Tensor) -> Tensor:
+    """sum over rows of y (x - u w), (N, M)."""
+    return y_RN.T @ x_RM - (y_RN * u_RN).sum(0)[:, None] * w_NM
 
 
 @final

@@ -5,6 +5,7 @@ Shape suffixes: B batch, C classes, D values of an embedding.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, final
@@ -17,19 +18,13 @@ from netwright.engine.blocks import Blocks
 from netwright.engine.rule import Rule, trainable
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
-from netwright.rules._toy import Toy, linear_gradients, softmax_error
-from netwright.rules.noprop._shared import (
-    DIM,
-    EMBEDDING,
-    NOISE,
-    Embeddings,
-    Noise,
-    Out,
-    copies,
-    host_forward,
-    host_gradients,
-    softmax_gradient,
-)
+from netwright.rules._toy import Toy, chain_rule, forward_by_hand, linear_gradients, softmax_error
+from netwright.rules.noprop._embeddings import DIM, EMBEDDING, NOISE, Embeddings, Noise, Out, softmax_gradient
+
+
+def copies(net: Blocks, n: int) -> nn.ModuleList:
+    """n nets built like this one, with parameters of their own."""
+    return nn.ModuleList(copy.deepcopy(net) for _ in range(n))
 
 
 def schedule(steps: int, clamp: float) -> tuple[float, ...]:
@@ -134,12 +129,12 @@ def reference(rule: Any, x: Tensor, y: Tensor, eps: Tensor) -> dict[str, Tensor]
         path = "net" if t == 1 else f"copies.{t - 2}"
         net, gate = rule.get_submodule(path), rule.gates[t - 1].weight
         z = abar[t - 1].sqrt() * u + (1 - abar[t - 1]).sqrt() * eps[t - 1]
-        acts = host_forward(net, x)
+        acts = forward_by_hand(net, x)
         p = torch.softmax(acts[-1] + z @ gate.T, -1)
         weight = 0.1 * (1 / (1 - abar[t]) - 1 / (1 - abar[t - 1]))  # 1 / (1 - abar) is SNR + 1
         g = weight * (p @ w - u) / rows
         delta = softmax_gradient(p, g @ w.T)
-        grads |= host_gradients(net, path, acts, delta) | {f"gates.{t - 1}.weight": delta.T @ z}
+        grads |= chain_rule(net, acts, delta, path=path) | {f"gates.{t - 1}.weight": delta.T @ z}
         grad_w += p.T @ g
         grad_w.index_add_(0, y, abar[t - 1].sqrt() * delta @ gate - g)
     z = abar[last].sqrt() * u + (1 - abar[last]).sqrt() * eps[last]
