@@ -113,7 +113,7 @@ def test_gates_double_the_width_and_norms_take_the_bias() -> None:
             return a * b.sigmoid()
 
     graph, _ = small()
-    fill = {"mlp": lambda channels, dim: Gate(), "norm": catalogue.get("layer/layer-norm").factory({})}
+    fill = {"mlp": lambda channels, dim: Gate(), "norm": lambda channels, dim: nn.LayerNorm(channels)}
     net: Any = Gcn(Graph(graph.x.float(), graph.edges), 3, (5, 4), fill)
     initialise(net, 0)
     assert net.shapes == ((5,), (4,)) and net.blocks[0].bias is None and net.blocks[0].linear.out_features == 10

@@ -403,11 +403,87 @@ def test_the_machinery_names_no_part(path: Path) -> None:
     assert not named, sorted(named)
 
 
+FOLDERS = {kind.folder for kind in catalogue.kinds().values()}
+OUTSIDE = [p for p in SOURCES if p.relative_to(PACKAGE).parts[0] not in FOLDERS | {"waiting"}]
+KINDS = {name for kind in catalogue.kinds().values() for name in (kind.name, kind.folder, *kind.once)}
+SLOTS = {slot for part in catalogue.parts() for slot in (*part.slots(), *getattr(part, "places", ()))}
+PARTS = {name for part in catalogue.parts() for name in (part.id, part.name)}
+
+
+def records(cls: type = Part) -> set[str]:
+    """Names of the records that declare parts."""
+    return {name for child in cls.__subclasses__() for name in (child.__name__, *records(child))}
+
+
+def literals(*nodes: ast.AST) -> set[str]:
+    return {n.value for node in nodes for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+
+
+def knowing(tree: ast.AST) -> list[str]:
+    """Where a file knows a kind: it imports from a wing, asks the catalogue for a kind or a part by a literal, compares a kind,
+    a name or a slot with one, takes a slot by one, or asks whether something is the record of one kind."""
+    found = []
+    for n in ast.walk(tree):
+        seen: set[str] = set()
+        if isinstance(n, (ast.Import, ast.ImportFrom)):
+            modules = [a.name for a in n.names] if isinstance(n, ast.Import) else [n.module or ""]
+            seen = {m for m in modules if m.split(".")[0] == "netwright" and m.split(".")[1:2] and m.split(".")[1] in FOLDERS}
+        elif isinstance(n, ast.Call):
+            called = getattr(n.func, "attr", getattr(n.func, "id", ""))
+            of_catalogue = isinstance(n.func, ast.Name) or getattr(getattr(n.func, "value", None), "id", "") == "catalogue"
+            if called in ("get", "parts", "make", "parse") and of_catalogue:
+                seen = literals(*n.args, *(k.value for k in n.keywords)) & (KINDS | PARTS)
+            elif called in ("get", "pop", "setdefault") and n.args and isinstance(n.args[0], ast.Constant):
+                seen = literals(n.args[0]) & SLOTS
+            elif called == "isinstance" and len(n.args) == 2:
+                seen = {getattr(x, "id", getattr(x, "attr", "")) for x in ast.walk(n.args[1])} & records()
+        elif isinstance(n, ast.Compare):
+            sides = [n.left, *n.comparators]
+            named = any(isinstance(side, ast.Attribute) and side.attr in ("kind", "name", "id") for side in sides)
+            plain = [s for s in sides if isinstance(s, (ast.Constant, ast.Tuple, ast.List, ast.Set))]
+            seen = literals(*sides) & (KINDS | PARTS) if named else literals(*plain) & SLOTS
+        elif isinstance(n, ast.Subscript) and isinstance(n.slice, ast.Constant):
+            seen = literals(n.slice) & SLOTS
+        found += [f"line {n.lineno}: {name}" for name in sorted(seen)]  # type: ignore[attr-defined]
+    return found
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_nobody_outside_a_wing_knows_a_kind(path: Path) -> None:
+    assert not knowing(TREES[path]), f"{knowing(TREES[path])}: ask the kind (netwright.core.kind)"
+
+
+@pytest.mark.parametrize("index", range(9))
+def test_whoever_knows_a_kind_is_seen(index: int) -> None:
+    kind = next(iter(catalogue.kinds().values()))
+    part = catalogue.parts(kind.name)[0]
+    slot, record = part.slots()[0], type(part).__name__
+    sources = (
+        f"from netwright.{kind.folder}._kind import {record}",
+        f"import netwright.{kind.folder}",
+        f"catalogue.parts({kind.name!r})",
+        f"catalogue.get(name, kind={kind.name!r})",
+        f"catalogue.parse({part.id!r})",
+        f"part.kind in ({kind.name!r}, 'other')",
+        f"parts[{slot!r}]",
+        f"{slot!r} in parts or parts.pop({slot!r})",
+        f"isinstance(part, (int, {record}))",
+    )
+    assert knowing(ast.parse(sources[index])), sources[index]
+    assert not knowing(ast.parse("catalogue.parts(kind.name); part.kind == kind.name; parts[RULE]; isinstance(part, Part)"))
+
+
 # Law 4 ----------------------------------------------------------------------------------------------------------------
 
 TESTS = [
     p for p in sorted((ROOT / "tests").rglob("*.py")) if not {"scenarios", "golden", "fixtures"} & set(p.relative_to(ROOT).parts)
 ]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_file_is_named_by_its_idea(path: Path) -> None:
+    words = set(re.split(r"[_\d]+", path.stem))
+    assert not words & {"shared", "more", "uses", "misc", "utils", "helpers", "common", "survey", "rest"}, path
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda p: p.stem)

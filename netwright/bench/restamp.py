@@ -25,10 +25,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
+from netwright.bench.request import open_task
 from netwright.bench.store.store import Store
 from netwright.core import catalogue
 from netwright.core.errors import BadInput, NetwrightError
 from netwright.core.fingerprint import Key, Sources, reach
+from netwright.core.kind import RULE, TASK
 
 ROOT = Path(__file__).parents[2]
 DRAWN = 10
@@ -53,7 +55,7 @@ KEYS = """
 import json, sys
 try:
     from netwright.bench import plan as planning
-    from netwright.bench.request import ArmSpec, Request, open_task, slots_key
+    from netwright.bench.request import ArmSpec, Request, open_task
     from netwright.bench.store.store import Store
     from netwright.core import catalogue
     from netwright.core.canonical import canonical_json, digest, parse
@@ -63,15 +65,27 @@ except ImportError:
     from netwright.study.canonical import canonical_json, digest, parse
     from netwright.study.spec import ArmSpec, Request, open_task, slots_key
     from netwright.study.store import Store
+    enter_all = None
+else:
+    try:
+        from netwright.bench.entrant import enter_all
+    except ImportError:
+        from netwright.bench.request import slots_key
+        enter_all = None
 with Store.read(sys.argv[1]) as store:
     row, plan, seeds = parse(store.request), store.plan(), sorted({run.seed for run in store.runs()})
 arms = [(a["name"], {slot: (catalogue.get(i).id, o) for slot, (i, o) in a["parts"].items()}, a["rekey"]) for a in row.pop("arms")]
 request = Request(**{**row, "seeds": tuple(seeds), "arms": tuple(ArmSpec(*arm) for arm in arms)})
 task = open_task(request.task, request.task_options, request.budget)
-runs = planning.runs_of(request, task, planning.Plan.from_json(plan))
+if enter_all is None:
+    given, slots = task, {arm.name: slots_key(arm, task) for arm in request.arms}
+else:
+    given = enter_all(task, request)
+    slots = {entrant.name: entrant.slots for entrant in given}
+runs = planning.runs_of(request, given, planning.Plan.from_json(plan))
 print(json.dumps({
     "study": request.study_id, "request": canonical_json(request),
-    "parts": {arm.name: digest(slots_key(arm, task))[:16] for arm in request.arms},
+    "parts": {name: digest(row)[:16] for name, row in slots.items()},
     "keys": {f"{r.arm} {r.seed} {r.trial} {r.stage}": r.key for r in runs},
 }))
 """
@@ -189,9 +203,10 @@ def _remarked(row: Mapping[str, Any], old: Marks, new: Marks) -> dict[str, Any] 
         marks = {_renamed(name): new[_renamed(name)][0] for name in given}
         if task := _task(row):
             marks[task] = new[task][0]
+            marks |= {name: new[name][0] for name in _defaults(row) if name not in old}  # a default that was no part before
         return {**row, "fingerprints": dict(sorted(marks.items()))}
     if isinstance(given, str):  # of a rule, named beside it
-        name = catalogue.parse(row["rule"], kind="rule")[0].id
+        name = catalogue.parse(row[RULE], RULE)[0].id
         return {**row, "fingerprint": new[name][0]} if old.get(name, (None, None))[0] == given else None
     whose = {mark: name for name, (mark, _) in old.items() if mark in given}
     one = {mark for mark in whose if sum(m == mark for m, _ in old.values()) == 1}
@@ -200,10 +215,19 @@ def _remarked(row: Mapping[str, Any], old: Marks, new: Marks) -> dict[str, Any] 
 
 def _task(row: Mapping[str, Any]) -> str:
     """The task a record rests on, by the command that makes it."""
+    spec = _task_spec(row)
+    return catalogue.parse(spec, catalogue.kind_at(TASK))[0].id if spec else ""
+
+
+def _defaults(row: Mapping[str, Any]) -> list[str]:
+    """Parts that fill the slots of a record's task by default."""
+    slots = open_task(_task_spec(row), {}).slots
+    return [catalogue.parse(text)[0].id for text in slots.values() if text]
+
+
+def _task_spec(row: Mapping[str, Any]) -> str:
     words = shlex.split(str(row.get("command") or ""))
-    if "--task" not in words:
-        return ""
-    return catalogue.parse(words[words.index("--task") + 1], kind="task")[0].id
+    return words[words.index("--task") + 1] if "--task" in words else ""
 
 
 def _renamed(name: str) -> str:
