@@ -14,9 +14,7 @@ from typing import Any
 from netwright.bench.entrant import rests_on
 from netwright.bench.environment import environment
 from netwright.bench.study import Study
-from netwright.core import catalogue
-from netwright.core.errors import NetwrightError
-from netwright.core.fingerprint import fingerprint
+from netwright.corpus import status
 
 Cell = Mapping[str, Any]
 
@@ -49,16 +47,7 @@ def study_row(study: Study) -> dict[str, Any]:
 
 def fresh(row: Mapping[str, Any] | None) -> bool:
     """Whether a cell was made with the parts as they are now, and didn't fail."""
-    if not row or "error" in row:
-        return False
-    return all(_now(name) == value for name, value in row.get("fingerprints", {}).items())
-
-
-def _now(name: str) -> str:
-    try:
-        return fingerprint(catalogue.get(name))
-    except NetwrightError:
-        return ""
+    return bool(row) and "error" not in row and status.fresh(row)
 
 
 def attempt(work: Callable[..., dict[str, Any]], cell: Cell) -> dict[str, Any]:

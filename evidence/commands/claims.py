@@ -15,17 +15,9 @@ from pathlib import Path
 from netwright.bench.claims import claim_study, claims, file_name, record
 from netwright.core import catalogue
 from netwright.core.errors import NetwrightError
-from netwright.core.fingerprint import fingerprint
+from netwright.corpus.status import fresh
 
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
-
-
-def fresh(path: Path) -> bool:
-    """Whether a record was made with the parts as they are now."""
-    if not path.exists():
-        return False
-    known = json.loads(path.read_text(encoding="utf-8"))["fingerprints"]
-    return all(fingerprint(catalogue.get(name)) == value for name, value in known.items())
 
 
 def main() -> None:
@@ -42,7 +34,8 @@ def main() -> None:
         assert claim.protocol is not None
         path = STUDIES / file_name(part, claim)
         task = claim.protocol.task.removeprefix("task/")
-        if given.task not in ("", task) or (only and part.id not in only) or fresh(path):
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if given.task not in ("", task) or (only and part.id not in only) or fresh(known):
             continue
         if time.monotonic() - begun > 60 * given.budget:
             print(f"budget spent before {part.id} {claim.name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,6 +17,7 @@ from netwright.core import catalogue
 from netwright.core.contract import Result
 from netwright.core.fingerprint import fingerprint, judged
 from netwright.core.part import Part
+from netwright.corpus.status import current
 
 
 def entry(part: Part, results: Sequence[Result]) -> dict[str, Any]:
@@ -27,11 +28,6 @@ def entry(part: Part, results: Sequence[Result]) -> dict[str, Any]:
         "passed": all(result.ok for result in results),
         "checks": {result.check: str(result) for result in results},
     }
-
-
-def current(part: Part, row: Mapping[str, Any]) -> bool:
-    """Whether an entry is of the part, and by the judges, as they are now."""
-    return row.get("fingerprint") == fingerprint(part) and row.get("judged") == judged(part)
 
 
 def write(path: Path, entries: dict[str, Any]) -> None:
@@ -61,10 +57,8 @@ def stale(parts: Sequence[Part], path: Path) -> list[Part]:
 
     def fresh(part: Part) -> bool:
         row = known.get(part.id)
-        return (
-            row is not None and row["passed"] and current(part, row)
-            and set(row["checks"]) == {check.name for check in checks(part.kind)}
-        )  # fmt: skip
+        whole = row is not None and row["passed"] and set(row["checks"]) == {check.name for check in checks(part.kind)}
+        return whole and current(part, row)
 
     return [part for part in parts if not fresh(part)]
 

@@ -43,33 +43,31 @@ def status(part: Part) -> str:
     return "studied" if _studied(part, folder) else "checked"
 
 
-def _present(name: str) -> str:
-    """The present fingerprint of a part, or "" where it has none."""
+def fresh(record: Mapping[str, Any]) -> bool:
+    """Whether a record was made with all its parts as they are now."""
     try:
-        return fingerprint(catalogue.get(name))
-    except NetwrightError:
-        return ""
+        prints = record.get("fingerprints") or {}
+        return bool(prints) and all(fingerprint(catalogue.get(name)) == value for name, value in prints.items())
+    except (NetwrightError, ImportError):
+        return False
+
+
+def current(part: Part, entry: Mapping[str, Any] | None) -> bool:
+    """Whether an entry of checks.json was made with the part, and with what judges it, as they are now."""
+    try:
+        return entry is not None and entry["fingerprint"] == fingerprint(part) and entry.get("judged") == judged(part)
+    except (NetwrightError, ImportError):
+        return False
 
 
 def _checked(part: Part, folder: Path) -> bool:
     entry = _checks(folder).get(part.id)
-    return entry is not None and entry["passed"] is True and _current(part, entry)
-
-
-def _current(part: Part, entry: Mapping[str, Any]) -> bool:
-    try:
-        return entry["fingerprint"] == fingerprint(part) and entry.get("judged") == judged(part)
-    except NetwrightError:
-        return False
+    return entry is not None and entry["passed"] is True and current(part, entry)
 
 
 def _studied(part: Part, folder: Path) -> bool:
     asked = {claim.name for claim in part.claims if claim.protocol is not None}
-    answered = {
-        record["claim"]
-        for record in _studies(folder)
-        if record["part"] == part.id and all(value == _present(name) for name, value in record["fingerprints"].items())
-    }
+    answered = {record["claim"] for record in _studies(folder) if record["part"] == part.id and fresh(record)}
     return bool(asked) and asked <= answered
 
 

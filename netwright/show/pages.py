@@ -18,12 +18,11 @@ from typing import Any, final
 from markupsafe import Markup
 
 from netwright.core import __version__, catalogue
-from netwright.core.errors import NetwrightError, printable
-from netwright.core.fingerprint import fingerprint
+from netwright.core.errors import printable
 from netwright.core.kind import Facts
 from netwright.core.part import Claim, Part
 from netwright.corpus import papers as corpus
-from netwright.corpus.status import evidence, status
+from netwright.corpus.status import current, evidence, fresh, status
 from netwright.show import canvas, figures, gallery, words
 from netwright.show.card import Card, card_of, tags_of
 from netwright.show.place import environment, formula, place
@@ -133,7 +132,7 @@ def support(parts: Sequence[Part], known: Evidence) -> str:
             if reason:
                 reasons.setdefault((column, reason), []).append(part.name)
             cells.append({"state": state, "note": list(reasons).index((column, reason)) + 1 if reason else 0})
-        stale = bool(entry) and entry.get("fingerprint") != _fingerprint(part)
+        stale = bool(entry) and not current(part, entry)
         columns[part.kind] = list(found)
         groups.setdefault(part.kind, []).append({"name": part.name, "href": place(part), "cells": cells, "stale": stale})
     kinds = [kind for kind in catalogue.kinds().values() if kind.name in groups]
@@ -177,7 +176,7 @@ def facts_of(part: Part) -> Facts:
 def page(part: Part, known: Evidence) -> str:
     """One part: formula, curve, paper, tags, options, claims and what became of them, departures, checks."""
     made, entry = card_of(part), known.checks.get(part.id)
-    fresh = entry is not None and entry.get("fingerprint") == _fingerprint(part)
+    still = current(part, entry)
     shape = {part.name: made.curve} if made.curve else {}
     return environment().get_template("part.html").render(
         title=catalogue.cls_name(part) or part.name, card=made.to_json(),
@@ -185,17 +184,10 @@ def page(part: Part, known: Evidence) -> str:
         formula=formula(part.formula),
         facts=[(term, value) for term, value in _facts(made) if value],
         options=[{"name": o.name, "default": o.default, "help": o.help, "allowed": _allowed(o)} for o in part.options],
-        claims=[_claim(part, claim, known, entry if fresh else None) for claim in part.claims],
-        checked=_checked(entry, fresh), checks=sorted(entry["checks"].items()) if entry else (),
+        claims=[_claim(part, claim, known, entry if still else None) for claim in part.claims],
+        checked=_checked(entry, still), checks=sorted(entry["checks"].items()) if entry else (),
         use=made.facts.use or _use(part), bibtex=corpus.bibtex(part.paper).strip(),
     )  # fmt: skip
-
-
-def _fingerprint(part: Part) -> str:
-    try:
-        return fingerprint(part)
-    except (NetwrightError, ImportError):
-        return ""
 
 
 def _use(part: Part) -> str:
@@ -259,25 +251,16 @@ def _claim(part: Part, claim: Claim, known: Evidence, entry: Mapping[str, Any] |
 def _verdict(record: Mapping[str, Any] | None) -> str:
     if record is None:
         return "not studied yet"
-    prints = record.get("fingerprints", {})
-    fresh = bool(prints) and all(_fingerprint_of(name) == value for name, value in prints.items())
     said = ": ".join(str(record[key]) for key in ("answer", "verdict", "reason") if record.get(key))
-    return said if fresh else f"{said} (of an earlier form of the parts)"
+    return said if fresh(record) else f"{said} (of an earlier form of the parts)"
 
 
-def _fingerprint_of(name: str) -> str:
-    try:
-        return _fingerprint(catalogue.get(name))
-    except NetwrightError:
-        return ""
-
-
-def _checked(entry: Mapping[str, Any] | None, fresh: bool) -> str:
+def _checked(entry: Mapping[str, Any] | None, still: bool) -> str:
     if entry is None:
         return "No checks are recorded: make check-all records them."
     made = [text for text in entry["checks"].values() if not str(text).startswith("skip")]
     count = f"{sum(text == 'pass' for text in made)} of {words.plural(len(made), 'check')} hold."
-    return count if fresh else f"{count} They were made with an earlier form of the part."
+    return count if still else f"{count} They were made with an earlier form of the part."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
