@@ -28,7 +28,7 @@ class WholeNet(Rule):
         yield self.problem.loss(self.net(x), y)
 
 
-def declare(tags: Tags | None = None, **more: object) -> RulePart:
+def declare(tags: Tags = Tags(), **more: object) -> RulePart:
     return rule(WholeNet, paper=PAPER, tags=tags, **more)
 
 

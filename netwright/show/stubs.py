@@ -36,7 +36,7 @@ def stub(kind: str) -> str:
         name = catalogue.cls_name(part)
         if not name:
             continue
-        if hasattr(part, "module_type"):
+        if hasattr(part, "fn"):
             options = "".join(f", {o.name}: Any = ..." for o in part.options)
             signature = "channels: int | None = ..., channel_dim: int = ..., fused: bool = ..."
             signature += f", *{options}" if options else ""
