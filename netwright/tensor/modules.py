@@ -47,7 +47,7 @@ class Ready(type):
     @property
     def __signature__(cls) -> inspect.Signature:
         """What the constructor takes: Python would read the signature of `__call__` here instead."""
-        own = inspect.signature(cls.__init__)
+        own = inspect.signature(cls.__init__)  # type: ignore[misc]
         return own.replace(parameters=list(own.parameters.values())[1:])
 
     def __call__(cls, *given: Any, **options: Any) -> Any:
@@ -75,7 +75,7 @@ class Declaration:
     def __get__(self, module: Any, cls: type[Any]) -> SizedPart:
         if cls not in _DECLARED:
             raise AttributeError(f"{cls.__name__} is not declared as a part")
-        cls.part = part = _DECLARED[cls]  # type: ignore[attr-defined]
+        cls.part = part = _DECLARED[cls]
         return part
 
 
