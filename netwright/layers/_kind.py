@@ -165,10 +165,10 @@ class LayerPart(SizedPart):
     space: tuple[int, ...] = (6, 5, 4)  # extents in space, or the length of a sequence, that the checks use
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         self._derive(toy={**TOYS[self.tags.shape], **self.toy})
         if self.tags.shape in ("conv", "channelwise"):
             self._derive(options=with_options(self.options, Option("dims", 2, "dimensions in space", allowed=(1, 2, 3))))
+        super().__post_init__()  # last, as it declares the record that is now complete
 
     @property
     def kind(self) -> str:

@@ -152,7 +152,8 @@ def resizable(model: nn.Module) -> set[str]:
 class SizedPart(Part):
     """A part whose class is built from sizes and options. Abstract: a kind says which sizes there are.
 
-    The first record made of a class is the one that declares it. Raises BadInput where a cost isn't an expression.
+    A class is declared once; dataclasses.replace makes a record of it that declares nothing. Raises BadInput where it is
+    declared again as something else, and where a cost isn't an expression.
     """
 
     toy: Mapping[str, Any] = field(default_factory=dict)  # sizes and options the checks build it at
@@ -163,10 +164,12 @@ class SizedPart(Part):
     elementwise: float | str = 0  # elementwise operations of a prediction, a row, an exponential counted as one
 
     def __post_init__(self) -> None:
+        copied = bool(self.module)  # only a copy is given what a declaration derives
         super().__post_init__()
         for cost in (self.parameters, self.products, self.elementwise):
             names_in(cost)  # raises where it isn't an expression
-        _DECLARED.setdefault(self.subject, self)
+        if not copied and (known := _DECLARED.setdefault(self.cls, self)) != self:
+            raise BadInput(f"{self.cls.__name__} is declared as {known.id} already; define it anew, or derive a class from it")
 
     @property
     def cls(self) -> type[Any]:
