@@ -115,12 +115,10 @@ class ActivationPart(Part):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.learn:
-            self._derive(options=with_options(
-                self.options,
-                *(Option(item.name, item.init) for item in self.learn if isinstance(item.init, (int, float))),
-                Option("per", self.learn[0].per, "one parameter a 'tensor' or a 'channel'", allowed=("tensor", "channel")),
-                Option("learnable", True, "whether the parameters are trained"),
-            ))  # fmt: skip
+            scalars = (Option(item.name, item.init) for item in self.learn if isinstance(item.init, (int, float)))
+            per = Option("per", self.learn[0].per, "one parameter a 'tensor' or a 'channel'", allowed=("tensor", "channel"))
+            learnable = Option("learnable", True, "whether the parameters are trained")
+            self._derive(options=with_options(self.options, *scalars, per, learnable))
         taken = inspect.signature(self.fn).parameters if self.options else {}  # a built-in has no signature to read
         self._derive(
             ratio=self.ratio or (0.5 if self.tags.shape == "gated" else 1.0),

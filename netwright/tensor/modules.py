@@ -152,8 +152,8 @@ def resizable(model: nn.Module) -> set[str]:
 class SizedPart(Part):
     """A part whose class is built from sizes and options. Abstract: a kind says which sizes there are.
 
-    A class is declared once; dataclasses.replace makes a record of it that declares nothing. Raises BadInput where it is
-    declared again as something else, and where a cost isn't an expression.
+    A class is declared once, by the first record made of it; dataclasses.replace may make others, which it doesn't follow.
+    Raises BadInput where a class is declared again as something else, and where a cost isn't an expression.
     """
 
     toy: Mapping[str, Any] = field(default_factory=dict)  # sizes and options the checks build it at
@@ -168,7 +168,8 @@ class SizedPart(Part):
         super().__post_init__()
         for cost in (self.parameters, self.products, self.elementwise):
             names_in(cost)  # raises where it isn't an expression
-        if not copied and (known := _DECLARED.setdefault(self.cls, self)) != self:
+        known = _DECLARED.setdefault(self.cls, self)
+        if known != self and not copied:
             raise BadInput(f"{self.cls.__name__} is declared as {known.id} already; define it anew, or derive a class from it")
 
     @property
