@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib
 import re
 import shutil
 import subprocess
@@ -502,7 +503,7 @@ def test_status_is_computed_never_typed() -> None:
         assert "status" not in {k.arg for n in ast.walk(TREES[path]) if isinstance(n, ast.Call) for k in n.keywords}, path
 
 
-# Law 7 ----------------------------------------------------------------------------------------------------------------
+# Law 8 ----------------------------------------------------------------------------------------------------------------
 
 
 def classes() -> list[tuple[Path, ast.ClassDef]]:
@@ -542,6 +543,51 @@ def test_building_on_meta_touches_no_global_generator(part: Part) -> None:
     assert torch.equal(before, torch.get_rng_state())
     assert all(p.is_meta for p in module.parameters())
     assert all(p.requires_grad or not module.options.get("learnable", True) for p in module.parameters())
+
+
+def assigned_from_outside(tree: ast.AST) -> list[str]:
+    """Attributes of what a function was given, of a subject and of anything further in that a function sets; its own don't count:
+    those of a method's first argument, and of the class that asks a descriptor."""
+    found: list[str] = []
+    methods = {f for c in ast.walk(tree) if isinstance(c, ast.ClassDef) for f in c.body}
+    for function in [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]:
+        names = [a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
+        own = {"__get__": names[2:3]}.get(function.name, names[:1]) if function in methods else []
+        for n in ast.walk(function):
+            held = n.value if isinstance(n, ast.Attribute) and isinstance(n.ctx, (ast.Store, ast.Del)) else None
+            if isinstance(n, ast.Call) and ast.unparse(n.func).split(".")[-1] in ("setattr", "__setattr__", "delattr"):
+                held = n.args[0]
+            if isinstance(held, ast.Name) and held.id in set(names) - set(own) or isinstance(held, ast.Attribute):
+                found.append(f"{n.lineno}: {ast.unparse(n)}")
+    return found
+
+
+DECLARING = [p for p in SOURCES if p.name == "_kind.py" or p.parent.name == "core" or p == PACKAGE / "tensor" / "modules.py"]
+
+
+@pytest.mark.parametrize("path", DECLARING, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_declaration_sets_nothing_on_a_class_from_outside(path: Path) -> None:
+    assert not assigned_from_outside(TREES[path])
+
+
+@pytest.mark.parametrize(
+    "line", ["part.cls.part = part", "part.x, y = 1, 2", "setattr(part.subject, 'part', part)", "del part.x"]
+)
+def test_what_is_set_from_outside_is_found(line: str) -> None:
+    assert assigned_from_outside(ast.parse(f"def bind(part):\n    {line}"))
+    assert assigned_from_outside(ast.parse(f"class A:\n    def bind(self, part):\n        {line}"))
+    assert not assigned_from_outside(ast.parse("class A:\n    def bind(self, part):\n        self.part = part"))
+
+
+@pytest.mark.every_part
+def test_what_declares_a_part_is_the_class_of_its_record() -> None:
+    for kind in catalogue.kinds().values():
+        interface = importlib.import_module(f"netwright.{kind.folder}._kind")
+        files = [TREES[path] for path in PART_FILES if path.relative_to(PACKAGE).parts[0] == kind.folder]
+        calls = [n for tree in files for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+        names = {n.func.id for n in calls if any(k.arg == "paper" for k in n.keywords)}  # type: ignore[attr-defined]
+        declaring = {name: getattr(interface, name) for name in names if hasattr(interface, name)}
+        assert declaring and all(isinstance(made, type) and issubclass(made, Part) for made in declaring.values()), declaring
 
 
 # What the package never does ------------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +21,7 @@ from netwright.core.contract import Result
 from netwright.core.errors import BadInput, UnknownName
 from netwright.core.part import Option, Paper
 from netwright.layers import Layer, LayerPart, Norm, Tags, layer, product, uniform_
-from netwright.tensor.modules import drawn
+from netwright.tensor.modules import Declaration, drawn
 
 CHECKS = {check.name: check for check in checks("layer")}
 PAPER = Paper(title="A toy", authors="Nobody", year=2000)
@@ -282,6 +284,49 @@ def test_a_state_of_other_shapes_is_adopted_where_the_layer_says_so() -> None:
     assert torch.equal(small(x), large(x)) and isinstance(small.weight, nn.Parameter)
     with pytest.raises(RuntimeError, match="size mismatch"):
         declare(kind_of()).build(3, 2).load_state_dict(large.state_dict())
+
+
+# Declaring ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_class_finds_the_part_that_declares_it() -> None:
+    cls = kind_of()
+    part = declare(cls)
+    assert not isinstance(vars(cls)["part"], LayerPart)  # the declaration left the class as it was
+    assert cls.part is part and part.build(3, 2).part is part and part.module_type() is part.cls is cls
+    derived = type("Derived", (cls,), {"__module__": __name__})
+    assert not hasattr(derived, "part")
+    with pytest.raises(BadInput, match="Derived is not declared"):
+        derived(3, 2)
+    own = declare(derived, name="derived")
+    assert derived.part is own and cls.part is part
+
+
+def test_a_class_is_declared_once_and_does_not_follow_copies_of_its_record() -> None:
+    cls = kind_of()
+    part = declare(cls)
+    dataclasses.replace(part, deviations=("none",))
+    declare(cls)  # the same again
+    assert cls.part is part
+    with pytest.raises(BadInput, match="Other is declared as layer/toy-layer already"):
+        declare(cls, "another")
+    other = kind_of(off)
+    wrong = dataclasses.replace(part, subject=other)
+    assert wrong.cls is other and other.part is wrong and wrong.build(3, 2).part.name == part.name
+
+
+def test_a_module_that_was_not_built_here_has_found_its_part() -> None:
+    cls = kind_of()
+    part = declare(cls)
+    built = part.build(3, 2)
+    cls.part = Declaration()  # as in a process that has built none
+    copy.deepcopy(built)
+    assert vars(cls)["part"] is part
+
+
+def test_the_signature_is_the_constructors() -> None:
+    assert list(inspect.signature(kind_of()).parameters) == ["d_in", "d_out", "gain"]
+    assert list(inspect.signature(Scale).parameters) == ["channels", "channel_dim"]
 
 
 # Norms ----------------------------------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ def made(part: Any, change: Callable[[Any, Any, Any, Any], Any], **fields: Any) 
     def make(problem: Any, widths: Any, fill: Any, **options: Any) -> Any:
         return change(functools.partial(part.make, **options), problem, widths, fill)
 
-    return dataclasses.replace(part, make=make, **fields)
+    return dataclasses.replace(part, subject=make, **fields)
 
 
 def after(part: Any, change: Change) -> Any:
@@ -134,7 +134,7 @@ def hooked(part: Any, f: Callable[[Tensor], Tensor], path: str = "readout") -> A
 
 
 def of(**changes: Any) -> Any:
-    return dataclasses.replace(TOY, make=lambda problem, widths, fill: stacked(problem, widths, fill, **changes))
+    return dataclasses.replace(TOY, subject=lambda problem, widths, fill: stacked(problem, widths, fill, **changes))
 
 
 def declared(part: Any = TOY, **fields: Any) -> Any:
@@ -332,7 +332,7 @@ FAULTS: list[tuple[str, str, Any, str]] = [
      "depth='one'"),
     ("arguments", "an option that does nothing", made(TOY, lambda make, *given: toy(*given), options=(Option("depth", 1),)),
      "no case .* without its depth"),
-    ("arguments", "an option undeclared", declared(make=lambda problem, widths, fill, depth=1: toy(problem, widths, fill)),
+    ("arguments", "an option undeclared", declared(subject=lambda problem, widths, fill, depth=1: toy(problem, widths, fill)),
      "got .'depth'."),
     ("arguments", "a problem of its own", lenient(problem=CASES[0].problem), "no problem: is accepted"),
     ("arguments", "widths of its own", lenient(widths=(3,)), "no widths: is accepted"),

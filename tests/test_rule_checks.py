@@ -365,7 +365,7 @@ def test_misfit():
         def build(self, net=None, problem=None, **options):
             return self.cls(net, problem)
 
-    careless = Careless(name="careless", paper=PAPER, tags=Tags(needs=frozenset({"labels"})), cls=BuildsAnywhere)
+    careless = Careless(BuildsAnywhere, name="careless", paper=PAPER, tags=Tags(needs=frozenset({"labels"})))
     result = apply(careless, CHECKS["misfit"])
     assert not result.ok and "built on a task that lacks 'labels'" in result.message
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -28,12 +30,12 @@ class WholeNet(Rule):
         yield self.problem.loss(self.net(x), y)
 
 
-def declare(tags: Tags | None = None, **more: object) -> RulePart:
-    return rule(WholeNet, paper=PAPER, tags=tags, **more)
+def declare(**more: Any) -> RulePart:
+    return rule(WholeNet, paper=PAPER, **more)
 
 
 def test_errors_name_what_is_missing():
-    part = declare(Tags(needs=frozenset({"blocks", "labels", "image"})))
+    part = declare(tags=Tags(needs=frozenset({"blocks", "labels", "image"})))
     toy = Toy()
     with pytest.raises(Misfit, match=r"needs image, .*offers: labels, vector"):
         toy.bind(part.build)
@@ -60,15 +62,15 @@ def test_tags_refuse_what_they_cannot_mean():
 
 
 def test_forwards_are_numbers_or_name_options():
-    part = declare(Tags(forwards_predict="1 + 2 * steps"), options=(Option("steps", 3),))
+    part = declare(tags=Tags(forwards_predict="1 + 2 * steps"), options=(Option("steps", 3),))
     assert equivalents(part.tags.forwards_predict, part.resolve({})) == 7.0
     with pytest.raises(BadInput, match="names 'labels'; allowed: classes, depth, nodes, steps"):
-        declare(Tags(forwards_predict="labels"), options=(Option("steps", 3),))
+        declare(tags=Tags(forwards_predict="labels"), options=(Option("steps", 3),))
 
 
 def test_tags_follow_options():
     tags = Tags(forwards_train=1.0, at={"passes=two": {"forwards_train": 2.0}})
-    part = declare(tags, options=(Option("passes", "one", allowed=("one", "two")),))
+    part = declare(tags=tags, options=(Option("passes", "one", allowed=("one", "two")),))
     assert part.tags_at().forwards_train == 1.0 and part.tags_at(passes="two").forwards_train == 2.0
     assert part.settings() == [{}, {"passes": "two"}]
 

@@ -141,7 +141,7 @@ def test_changed_data_without_a_new_version_are_noticed() -> None:
         object.__setattr__(task, "_hash", "0" * 16)
         return task
 
-    changed = TaskPart(name=part.name, paper=part.paper, summary="x", options=part.options, make=other, versions=part.versions)
+    changed = TaskPart(other, name=part.name, paper=part.paper, summary="x", options=part.options, versions=part.versions)
     result = apply(changed, check)
     assert not result.ok and "add a version" in result.message
 

@@ -91,7 +91,7 @@ class Kinked(torch.autograd.Function):
 
 SOUND: dict[str, ActivationPart] = {"statistics and draws": CENTRE, "declared backward": STEP}
 WRONG: list[tuple[str, str, ActivationPart]] = [
-    ("training", "other statistics", replace(CENTRE, fn=forgetful)),
+    ("training", "other statistics", replace(CENTRE, subject=forgetful)),
     ("training", "another reference", replace(CENTRE, reference=lambda rows, mean, noise: (rows, mean))),
     ("evaluation", "draws", replace(CENTRE, evaluate=drawing)),
     ("evaluation", "another reference", replace(CENTRE, reference_eval=lambda rows, mean: rows)),
@@ -101,5 +101,5 @@ WRONG: list[tuple[str, str, ActivationPart]] = [
     ("backward", "none declared", replace(STEP, backward=None)),
     ("backward", "the derivative declared to be another",
      replace(TANH, backward=lambda x: 0.0, tags=Tags(smooth=True, exact_gradient=True))),
-    ("double_backward", "of first order only", replace(TANH, fn=Kinked.apply)),
+    ("double_backward", "of first order only", replace(TANH, subject=Kinked.apply)),
 ]  # fmt: skip

@@ -14,6 +14,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, final
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from netwright.core.errors import BadInput
 from netwright.core.kind import NET, Kind
-from netwright.core.part import Claim, Example, Identity, Learn, Option, Paper, Part, State
+from netwright.core.part import Example, Learn, Option, Part, State, with_options
 from netwright.tensor.fused import fuse, fuse_kept, own_code
 
 #: Raised by hand when numbers of this file move; tests/golden fails when they move and this did not.
@@ -63,15 +64,33 @@ class Tags:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ActivationPart(Part):
-    """An activation. Built by `activation(...)`; `part(x)` is not a thing: use `part.fn` or `part.build()`."""
+    """An activation, declared by `activation(fn, ...)`; `part(x)` is not a thing: use `part.fn` or `part.build()`.
 
-    fn: Callable[..., Any] = torch.relu
-    compiled: Callable[..., Tensor] | None = None  # the writing the compiler gets, where another is faster there
-    cls: str = ""
-    reference: Callable[..., Any] | None = None
+    fn(x, *learned, **options) -> Tensor: the pure function; parts that are not elementwise also take dim=.
+    cls: the name of its class, which is generated unless module_class= is given.
+    reference(x, *learned, **options): the second writing, in Python floats (lists for rowwise, gated, channels).
+    compiled: another writing of fn for fused=True, where the compiler makes more of it; checked to be equal.
+    fused: the pair forward(x, dim=, **options) -> (y, *kept), backward(gradient, *kept, dim=, **options) -> gradient of x,
+        for fused=True where it wins by measure (both are compiled); kept: bytes an input element it keeps, in float32.
+    native: fn is one kernel of torch's that keeps nothing but x, so that compiling it could only lose.
+    backward(x, *learned, **options): with Tags(exact_gradient=False), the derivative the backward declares to be.
+    shared: one module (one set of parameters) serves every place of a net.
+
+    A stateful part also declares state=, draw= and evaluate=:
+        training    fn(x, *learned, *state, *draws, dim=, **options) -> y, with state (y, *new state)
+        evaluation  evaluate(x, *learned, *state, dim=, **options) -> y; without it, what training computes
+        draws       draw(x, generator, dim=, **options) -> tensors; generator None is torch's default one
+    with references of a batch (a list of rows, one value a channel as a list): reference(rows, *learned, *state, *draws,
+    **options) -> rows, or (rows, *new state); reference_eval(rows, *learned, *state, **options) -> rows.
+    """
+
+    tags: Tags = field(default_factory=Tags)
+    cls: str
+    reference: Callable[..., Any]
     reference_eval: Callable[..., Any] | None = None
+    compiled: Callable[..., Tensor] | None = None  # the writing the compiler gets, where another is faster there
     backward: Callable[..., float] | None = None  # the declared derivative, where it is not that of fn
     learn: tuple[Learn, ...] = ()
     state: tuple[State, ...] = ()  # running statistics of a stateful part
@@ -81,7 +100,7 @@ class ActivationPart(Part):
     values: Mapping[float, float] | None = None
     examples: tuple[Example, ...] = ()
     limits: tuple[float, float] | None = None  # of f at -inf and +inf; math.nan where there is none
-    ratio: float = 1.0  # channels out / channels in
+    ratio: float = 0.0  # channels out / channels in; 0 stands for that of the shape: 1/2 of gated, else 1
     flops: float = 1.0  # elementwise operations an output element, exponentials counted as one each
     module_class: type[nn.Module] | None = None  # written by hand where a generated one can't serve
     fused: tuple[Callable[..., Any], Callable[..., Tensor]] | None = None  # ahead and back by hand, where that wins by measure
@@ -95,9 +114,26 @@ class ActivationPart(Part):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.learn:
+            scalars = (Option(item.name, item.init) for item in self.learn if isinstance(item.init, (int, float)))
+            per = Option("per", self.learn[0].per, "one parameter a 'tensor' or a 'channel'", allowed=("tensor", "channel"))
+            learnable = Option("learnable", True, "whether the parameters are trained")
+            self._derive(options=with_options(self.options, *scalars, per, learnable))
         taken = inspect.signature(self.fn).parameters if self.options else {}  # a built-in has no signature to read
-        object.__setattr__(self, "fused_fn", self._fuse())
-        object.__setattr__(self, "fn_options", frozenset(o.name for o in self.options if o.name in taken))
+        self._derive(
+            ratio=self.ratio or (0.5 if self.tags.shape == "gated" else 1.0),
+            fused_fn=self._fuse(),
+            fn_options=frozenset(o.name for o in self.options if o.name in taken),
+        )
+
+    @property
+    def fn(self) -> Callable[..., Any]:
+        """The function that is declared: a tensor; of a stateful part also its new statistics."""
+        return self.subject
+
+    @property
+    def written(self) -> Any:
+        return self.reference  # fn may be torch's own
 
     def _fuse(self) -> Callable[..., Any]:
         if self.fused is not None:
@@ -142,11 +178,15 @@ class ActivationPart(Part):
         return self.module_type()(**options)
 
     def module_type(self) -> type[nn.Module]:
-        """The part's nn.Module class, made once, so that pickle finds the same object it saved."""
-        known = _CLASSES.get(self.id)
-        if known is None or known[0] is not self:
-            known = _CLASSES[self.id] = (self, self.module_class or _generate(self))
-        return known[1]
+        return self._type
+
+    @cached_property
+    def _type(self) -> type[nn.Module]:
+        return self.module_class or _generate(self)  # once, so that pickle finds the same object it saved
+
+    @property
+    def class_name(self) -> str:
+        return self.cls  # without generating it
 
 
 class Activation(nn.Module):
@@ -281,9 +321,6 @@ class Activation(nn.Module):
         return ", ".join(f"{k}={v!r}" for k, v in shown.items()) + (", fused=True" if self.fused else "")
 
 
-_CLASSES: dict[str, tuple[ActivationPart, type[nn.Module]]] = {}
-
-
 def _generate(part: ActivationPart) -> type[nn.Module]:
     named = [inspect.Parameter(o.name, inspect.Parameter.KEYWORD_ONLY, default=o.default) for o in part.options]
     fixed = {"channels": None, "channel_dim": -1 if part.tags.shape in ("rowwise", "gated") else 1, "fused": False}
@@ -305,81 +342,6 @@ def _generate(part: ActivationPart) -> type[nn.Module]:
     return type(part.cls, (Activation,), body | {"__signature__": signature, "forward": own_code(Activation.forward)})
 
 
-def activation(
-    fn: Callable[..., Any],  # a tensor; of a stateful part also its new statistics
-    *,
-    cls: str,
-    reference: Callable[..., Any],
-    paper: Paper,
-    formula: str = "",
-    name: str = "",
-    summary: str = "",
-    tags: Tags | None = None,
-    learn: tuple[Learn, ...] = (),
-    options: tuple[Option, ...] = (),
-    values: Mapping[float, float] | None = None,
-    examples: tuple[Example, ...] = (),
-    limits: tuple[float, float] | None = None,
-    ratio: float | None = None,
-    flops: float = 1.0,
-    identities: tuple[Identity, ...] = (),
-    claims: tuple[Claim, ...] = (),
-    deviations: tuple[str, ...] = (),
-    uses: tuple[str, ...] = (),
-    alias_of: str = "",
-    equals_at_init: tuple[str, ...] = (),
-    retired: str = "",
-    reference_eval: Callable[..., Any] | None = None,
-    backward: Callable[..., float] | None = None,
-    state: tuple[State, ...] = (),
-    draw: Callable[..., tuple[Tensor, ...]] | None = None,
-    evaluate: Callable[..., Tensor] | None = None,
-    shared: bool = False,
-    compiled: Callable[..., Tensor] | None = None,
-    fused: tuple[Callable[..., Any], Callable[..., Tensor]] | None = None,
-    native: bool = False,
-    kept: float = 4.0,
-    module_class: type[nn.Module] | None = None,
-) -> ActivationPart:
-    """Declare an activation.
-
-    fn(x, *learned, **options) -> Tensor: the pure function; parts that are not elementwise also take dim=.
-    reference(x, *learned, **options): the second writing, in Python floats (lists for rowwise, gated, channels).
-    name: by default fn's name with '-' for '_'. summary: by default the first line of the file's docstring.
-    ratio: channels out / channels in; 1/2 for gated by default.
-    compiled: another writing of fn for fused=True, where the compiler makes more of it; checked to be equal.
-    fused: the pair forward(x, dim=, **options) -> (y, *kept), backward(gradient, *kept, dim=, **options) -> gradient of x,
-        for fused=True where it wins by measure (both are compiled); kept: bytes an input element it keeps, in float32.
-    native: fn is one kernel of torch's that keeps nothing but x, so that compiling it could only lose.
-    backward(x, *learned, **options): with Tags(exact_gradient=False), the derivative the backward declares to be.
-    shared: one module (one set of parameters) serves every place of a net.
-
-    A stateful part also declares state=, draw= and evaluate=:
-        training    fn(x, *learned, *state, *draws, dim=, **options) -> y, with state (y, *new state)
-        evaluation  evaluate(x, *learned, *state, dim=, **options) -> y; without it, what training computes
-        draws       draw(x, generator, dim=, **options) -> tensors; generator None is torch's default one
-    with references of a batch (a list of rows, one value a channel as a list): reference(rows, *learned, *state, *draws,
-    **options) -> rows, or (rows, *new state); reference_eval(rows, *learned, *state, **options) -> rows.
-    """
-    tags = tags or Tags()
-    extra: tuple[Option, ...] = ()
-    if learn:
-        scalars = tuple(Option(item.name, item.init) for item in learn if isinstance(item.init, (int, float)))
-        extra = scalars + (
-            Option("per", learn[0].per, "one parameter a 'tensor' or a 'channel'", allowed=("tensor", "channel")),
-            Option("learnable", True, "whether the parameters are trained"),
-        )
-    source = inspect.getmodule(reference)  # fn may be torch's own
-    return ActivationPart(
-        name=name or fn.__name__.strip("_").replace("_", "-"), paper=paper,
-        summary=summary or (source.__doc__ or "").strip().split("\n")[0], formula=formula, tags=tags,
-        options=options + extra, identities=identities, claims=claims, deviations=deviations, uses=uses,
-        alias_of=alias_of, equals_at_init=equals_at_init, retired=retired, module=reference.__module__, fn=fn, cls=cls,
-        reference=reference, reference_eval=reference_eval, learn=learn, values=values, examples=examples,
-        limits=limits, compiled=compiled, flops=flops, module_class=module_class, backward=backward, state=state, draw=draw,
-        evaluate=evaluate, shared=shared, fused=fused, native=native, kept=kept,
-        ratio=ratio if ratio is not None else (0.5 if tags.shape == "gated" else 1.0),
-    )  # fmt: skip
-
+activation = ActivationPart
 
 KIND = Kind("activation", "activations", "a function put between linear maps", NET)

@@ -224,18 +224,16 @@ def module_getattr(kind: str, package: str, *interfaces: str) -> Callable[[str],
             interface = importlib.import_module(f"{package}.{module}")
             if getattr(getattr(interface, name, None), "__module__", "") == interface.__name__:
                 return getattr(interface, name)
-        classes: dict[str, Part] = {cls_name(part): part for part in parts(kind) if cls_name(part)}
+        classes = {part.class_name: part for part in parts(kind) if part.class_name}
         if name not in classes:
             if package.removeprefix("netwright.") in moved.MOVED:
                 return moved.former(package, name, level=3)
             raise AttributeError(str(unknown(f"{kind} class", name, classes, owner=package)))
-        part: Any = classes[name]
-        return part.module_type() if hasattr(part, "module_type") else part.cls
+        return classes[name].module_type()
 
     return __getattr__
 
 
-def cls_name(part: Any) -> str:
+def cls_name(part: Part) -> str:
     """The class name a part is importable under, or ''."""
-    cls = getattr(part, "cls", "")
-    return cls if isinstance(cls, str) else cls.__name__
+    return part.class_name

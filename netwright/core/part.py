@@ -1,11 +1,13 @@
 """What a part is: frozen records that know nothing of torch.
 
 A *part* is one idea from one paper. Its file declares one of these records last, below the mathematics;
-everything else (lists, tests, pages, status) is derived from the declaration.
+everything else (lists, tests, pages, status) is derived from the declaration. A declaration is the record's constructor:
+`PART = activation(golu, cls="GoLU", ...)`, where `activation` is the class of the kind's records.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -165,12 +167,31 @@ class Option:
         return value
 
 
-@dataclass(frozen=True)
-class Part(ABC):
-    """What every kind of part declares. A kind's own final subclass adds its fields and says how to build one."""
+def slug_of(name: str) -> str:
+    """The name of the part that a class or function is, by default: MonoForward -> mono-forward, max_out -> max-out."""
+    words = "".join("-" + c.lower() if c.isupper() else c for c in name)
+    return words.replace("_", "-").strip("-")
 
-    name: str
+
+def with_options(own: tuple[Option, ...], *more: Option) -> tuple[Option, ...]:
+    """A part's own options, followed by those of its kind whose names it leaves free."""
+    taken = {option.name for option in own}
+    return own + tuple(option for option in more if option.name not in taken)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part(ABC):
+    """What every kind of part declares. A kind's own final subclass adds its fields and says how to build one.
+
+    subject: the function or class that is declared. name: by default its name as a slug. summary: by default the first line
+    of the docstring of the file that declares it. Raises BadInput for what doesn't fit.
+
+    dataclasses.replace makes another record of it, subject=, options and derived fields included.
+    """
+
+    subject: Any = field(kw_only=False)
     paper: Paper
+    name: str = ""
     summary: str = ""
     formula: str = ""  # TeX, without dollar signs
     tags: Any = None
@@ -186,8 +207,24 @@ class Part(ABC):
     origin: str = "netwright"  # or "distribution version" of the plug-in it came with
 
     def __post_init__(self) -> None:
+        source: Any = inspect.getmodule(self.written) if not self.summary else None
+        self._derive(
+            name=self.name or slug_of(self.subject.__name__),
+            module=self.module or self.written.__module__,
+            summary=self.summary or (source.__doc__ or "").strip().split("\n")[0],
+        )
         if not SLUG.fullmatch(self.name):
             raise BadInput(f"part name {self.name!r} is not a slug (lower case letters, digits, '-', '.')")
+
+    def _derive(self, **fields: Any) -> None:
+        """Set fields of the frozen record while it is made."""
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def written(self) -> Any:
+        """What is defined in the file that declares the part: the subject, where that isn't another's."""
+        return self.subject
 
     @property
     @abstractmethod
@@ -234,3 +271,13 @@ class Part(ABC):
     @abstractmethod
     def slots(self) -> tuple[str, ...]:
         """Names of the slots of a net this part can fill."""
+
+    def module_type(self) -> type[Any] | None:
+        """The class that is importable under the part's wing, always the same one; None where the part has none."""
+        return None
+
+    @property
+    def class_name(self) -> str:
+        """The name of that class, or ''."""
+        made = self.module_type()
+        return "" if made is None else made.__name__

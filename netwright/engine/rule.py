@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from netwright.core.errors import Misfit
 from netwright.engine.blocks import Blocks
 from netwright.engine.graph import on_graph
 from netwright.engine.task import Problem
+from netwright.tensor.modules import Ready
 from netwright.tensor.streams import initialise
 
 
@@ -41,17 +42,7 @@ def require_blocks(net: object, who: str) -> None:
         )
 
 
-class _Ready(type):
-    """Makes a rule built on real tensors ready for use: modules of its own hold empty tensors until they are drawn."""
-
-    def __call__(cls, *given: Any, **options: Any) -> Any:
-        rule = super().__call__(*given, **options)
-        if not any(t.is_meta for t in (*rule.parameters(), *rule.buffers())):
-            rule.redraw(0)
-        return rule
-
-
-class Rule(nn.Module, metaclass=_Ready):
+class Rule(nn.Module, metaclass=Ready):
     """A net and the way it learns. Abstract: a rule implements `forward` and `losses`, and what else it needs.
 
     net: Blocks (ordered blocks and a readout); problem: Problem (loss, metric, output shape, encode(y)).
@@ -69,8 +60,13 @@ class Rule(nn.Module, metaclass=_Ready):
 
     @final
     def redraw(self, seed: int) -> None:
-        """Draw what the rule adds to the net (heads, feedback) by this seed; the net stays as it is. Building draws by 0."""
+        """Draw what the rule adds to the net (heads, feedback) by this seed; the net stays as it is."""
         initialise(self, seed, skip="net")
+
+    @final
+    def _fill(self) -> None:
+        """Modules of the rule's own hold empty tensors until they are drawn; building draws by 0."""
+        self.redraw(0)
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

@@ -21,10 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netwright.core.errors import BadInput
-from netwright.core.expressions import names_in
 from netwright.core.kind import NET, Kind
-from netwright.core.part import Claim, Identity, Option, Paper
-from netwright.tensor.modules import LOW, Change, Sized, SizedPart, bind, kebab, missing, summary_of
+from netwright.core.part import Option, with_options
+from netwright.tensor.modules import LOW, Sized, SizedPart
 
 #: Raised by hand when numbers of this file move; tests/golden fails when they move and this did not.
 KIND_VERSION = 1
@@ -151,16 +150,25 @@ class Norm(Sized):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LayerPart(SizedPart):
-    """A layer. `build(*sizes, **options)` makes the module.
+    """A layer, declared by `layer(cls, ...)`. `build(*sizes, **options)` makes the module.
 
     reference(layer, x) -> y for one leading dimension (of a norm for x (B, channels, P)), in float64: the second writing,
     of loops over rows, outputs and inputs, without the layer's own methods. It reads layer.training where it is stateful.
+    toy: sizes and options that the checks build it at, laid over those of the shape class (6 -> 4; 4 -> 6 channels and a
+    kernel of 3; 8 channels).
     """
 
-    reference: Callable[..., Tensor] | None = None
+    tags: Tags = field(default_factory=Tags)
+    reference: Callable[..., Tensor]
     space: tuple[int, ...] = (6, 5, 4)  # extents in space, or the length of a sequence, that the checks use
+
+    def __post_init__(self) -> None:
+        self._derive(toy={**TOYS[self.tags.shape], **self.toy})
+        if self.tags.shape in ("conv", "channelwise"):
+            self._derive(options=with_options(self.options, Option("dims", 2, "dimensions in space", allowed=(1, 2, 3))))
+        super().__post_init__()  # last, as it declares the record that is now complete
 
     @property
     def kind(self) -> str:
@@ -213,48 +221,7 @@ class LayerPart(SizedPart):
         return {**rows, "places_in": math.prod(x.shape[-built.dims :]), "places_out": math.prod(y.shape[-built.dims :])}
 
 
-def layer(
-    cls: type[Any],
-    *,
-    paper: Paper,
-    reference: Callable[..., Tensor],
-    name: str = "",
-    summary: str = "",
-    formula: str = "",
-    tags: Tags | None = None,
-    options: tuple[Option, ...] = (),
-    toy: Mapping[str, Any] | None = None,
-    settings: tuple[Mapping[str, Any], ...] = (),
-    changes: tuple[Change, ...] = (),
-    parameters: float | str = 0,
-    products: float | str = 0,
-    elementwise: float | str = 0,
-    space: tuple[int, ...] = (6, 5, 4),
-    identities: tuple[Identity, ...] = (),
-    claims: tuple[Claim, ...] = (),
-    deviations: tuple[str, ...] = (),
-    uses: tuple[str, ...] = (),
-    alias_of: str = "",
-    retired: str = "",
-) -> LayerPart:
-    """Declare a layer; the part becomes the attribute `part` of the class.
-
-    name: by default the class name in kebab case. toy: sizes and options that the checks build it at, laid over those of
-    the shape class (6 -> 4; 4 -> 6 channels and a kernel of 3; 8 channels). For the other fields see LayerPart.
-    """
-    tags = tags or Tags()
-    for cost in (parameters, products, elementwise):
-        names_in(cost)  # raises where it isn't an expression
-    if tags.shape in ("conv", "channelwise") and missing(options, "dims"):
-        options = (*options, Option("dims", 2, "dimensions in space", allowed=(1, 2, 3)))
-    part = LayerPart(
-        name=name or kebab(cls.__name__), paper=paper, summary=summary or summary_of(cls), formula=formula, tags=tags,
-        options=options, identities=identities, claims=claims, deviations=deviations, uses=uses, alias_of=alias_of,
-        retired=retired, module=cls.__module__, cls=cls, reference=reference, toy={**TOYS[tags.shape], **(toy or {})},
-        settings=settings, changes=changes, parameters=parameters, products=products, elementwise=elementwise, space=space,
-    )  # fmt: skip
-    bind(part)
-    return part
+layer = LayerPart
 
 
 def norm(cls: type[Any], **options: Any) -> LayerPart:

@@ -12,7 +12,6 @@ Where nothing fills `activation`, another place brings the nonlinearity. Nets ha
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from netwright.core import catalogue
 from netwright.core.errors import BadInput
 from netwright.core.kind import NET, Kind
-from netwright.core.part import Claim, Identity, Option, Paper, Part
+from netwright.core.part import Part
 from netwright.engine.blocks import Factory
 from netwright.engine.task import Problem
 
@@ -69,9 +68,9 @@ class Case:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NetPart(Part):
-    """An architecture. `build(problem, widths, fill, **options)` makes it on the current default device.
+    """An architecture, declared by `net(make, ...)`. `build(problem, widths, fill, **options)`: on the current default device.
 
     takes: what its examples are, one of TAKES. places: the slots that parts can fill in it; nothing else lists them.
     reference(net, x) -> its output in float64, in evaluation: the second writing, of loops over rows and units, from the
@@ -79,11 +78,11 @@ class NetPart(Part):
     cases() -> the small nets that checks build, of at least two problems that cover `takes`, each x of at least three rows.
     """
 
-    make: Callable[..., nn.Module] = field(kw_only=True)
-    takes: frozenset[str] = field(kw_only=True)
-    places: tuple[str, ...] = field(kw_only=True)
-    reference: Callable[[Any, Tensor], Tensor] = field(kw_only=True)
-    cases: Callable[[], tuple[Case, ...]] = field(kw_only=True)
+    tags: Tags = field(default_factory=Tags)
+    takes: frozenset[str]
+    places: tuple[str, ...]
+    reference: Callable[[Any, Tensor], Tensor]
+    cases: Callable[[], tuple[Case, ...]]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,6 +94,11 @@ class NetPart(Part):
     @property
     def kind(self) -> str:
         return "net"
+
+    @property
+    def make(self) -> Callable[..., nn.Module]:
+        """The function that is declared: (problem, widths, fill, **options) -> module."""
+        return self.subject
 
     def slots(self) -> tuple[str, ...]:
         return ()  # a task names its host; no arm changes it
@@ -109,31 +113,7 @@ class NetPart(Part):
         return self.make(problem, tuple(widths), {} if fill is None else fill, **self.resolve(options))
 
 
-def net(
-    make: Callable[..., nn.Module],
-    *,
-    paper: Paper,
-    reference: Callable[[Any, Tensor], Tensor],
-    cases: Callable[[], tuple[Case, ...]],
-    takes: frozenset[str],
-    places: tuple[str, ...],
-    name: str = "",
-    summary: str = "",
-    formula: str = "",
-    tags: Tags | None = None,
-    options: tuple[Option, ...] = (),
-    identities: tuple[Identity, ...] = (),
-    claims: tuple[Claim, ...] = (),
-    deviations: tuple[str, ...] = (),
-) -> NetPart:
-    """Declare a net. name: by default that of the function. summary: by default the first line of the file's docstring."""
-    source: Any = inspect.getmodule(make)
-    return NetPart(
-        name=name or make.__name__.replace("_", "-"), paper=paper,
-        summary=summary or (source.__doc__ or "").strip().split("\n")[0], formula=formula, tags=tags or Tags(),
-        options=options, identities=identities, claims=claims, deviations=deviations, module=make.__module__,
-        make=make, takes=takes, places=places, reference=reference, cases=cases,
-    )  # fmt: skip
+net = NetPart
 
 
 def norm_named(name: str) -> Factory:

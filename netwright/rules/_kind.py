@@ -6,7 +6,6 @@ steps each unit as its loss comes and frees its gradients; the stack engine take
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, final
@@ -16,7 +15,7 @@ from torch import Tensor
 from netwright.core.errors import BadInput, Misfit
 from netwright.core.expressions import names_in
 from netwright.core.kind import RULE, TRAIN, Kind
-from netwright.core.part import Claim, Identity, Option, Paper, Part
+from netwright.core.part import Part
 from netwright.engine.rule import Rule, require_blocks
 from netwright.rules._toy import Toy
 
@@ -64,18 +63,35 @@ class Tags:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RulePart(Part):
-    """A learning rule. `build(net, problem, **options)` binds it to a net.
+    """A learning rule, declared by `rule(cls, ...)`. `build(net, problem, **options)` binds it to a net.
 
     reference(rule, x, y, *draws) -> gradients by parameter name: the second writing of one step's update, without
     autograd and without the rule's own methods, for the net of `toy`. The check compares it with what the losses give,
     in float64. toy: None is Toy(); a rule that fits no net of vectors names another, e.g. Toy(nodes=9).
     """
 
-    cls: type[Any] = Rule
+    tags: Tags = field(default_factory=Tags)
     reference: Callable[..., dict[str, Tensor]] | None = None
     toy: Toy | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.cls.any_net:
+            self._derive(tags=replace(self.tags, needs=self.tags.needs | {"blocks"}))
+        known = {"classes", "depth", "nodes", *(option.name for option in self.options)}
+        for cost in (self.tags.forwards_train, self.tags.forwards_predict):
+            if unknown := sorted(names_in(cost) - known):
+                raise BadInput(f"{self.id}: forwards {cost!r} names {unknown[0]!r}; allowed: {', '.join(sorted(known))}")
+
+    @property
+    def cls(self) -> type[Rule]:
+        """The class that is declared."""
+        return self.subject
+
+    def module_type(self) -> type[Rule]:
+        return self.cls
 
     @property
     def kind(self) -> str:
@@ -105,50 +121,16 @@ class RulePart(Part):
 
     def tags_at(self, **options: Any) -> Tags:
         """The tags at these options: the default setting's, overlaid with what `tags.at` says differs there."""
-        tags: Tags = self.tags
         changes: dict[str, Any] = {}
         for name, value in self.resolve(options).items():
-            changes |= tags.at.get(f"{name}={value}", {})
-        return replace(tags, **changes)
+            changes |= self.tags.at.get(f"{name}={value}", {})
+        return replace(self.tags, **changes)
 
     def settings(self) -> list[dict[str, Any]]:
         """The default setting and every other allowed value of every option, one at a time: what the checks run."""
         return [{}] + [{o.name: value} for o in self.options for value in o.allowed or () if value != o.default]
 
 
-def rule(
-    cls: type[Rule],
-    *,
-    paper: Paper,
-    reference: Callable[..., dict[str, Tensor]] | None = None,
-    toy: Toy | None = None,
-    name: str = "",
-    summary: str = "",
-    formula: str = "",
-    tags: Tags | None = None,
-    options: tuple[Option, ...] = (),
-    identities: tuple[Identity, ...] = (),
-    claims: tuple[Claim, ...] = (),
-    deviations: tuple[str, ...] = (),
-    uses: tuple[str, ...] = (),
-    retired: str = "",
-) -> RulePart:
-    """Declare a learning rule. name: by default the class name in kebab case (MonoForward -> mono-forward)."""
-    tags = tags or Tags()
-    if not cls.any_net:
-        tags = replace(tags, needs=tags.needs | {"blocks"})
-    known = {"classes", "depth", "nodes", *(option.name for option in options)}
-    for cost in (tags.forwards_train, tags.forwards_predict):
-        if unknown := sorted(names_in(cost) - known):
-            raise BadInput(f"{cls.__name__}: forwards {cost!r} names {unknown[0]!r}; allowed: {', '.join(sorted(known))}")
-    kebab = "".join("-" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("-")
-    source: Callable[..., Any] | Any = inspect.getmodule(cls)
-    return RulePart(
-        name=name or kebab, paper=paper, summary=summary or (source.__doc__ or "").strip().split("\n")[0],
-        formula=formula, tags=tags, options=options, identities=identities, claims=claims,
-        deviations=deviations, uses=uses, retired=retired, module=cls.__module__, cls=cls,
-        reference=reference, toy=toy,
-    )  # fmt: skip
-
+rule = RulePart
 
 KIND = Kind("rule", "rules", "how a net learns", TRAIN, slots=(RULE,))

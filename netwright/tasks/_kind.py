@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -11,7 +10,7 @@ from torch import nn
 
 from netwright.core import catalogue
 from netwright.core.kind import TASK, Kind
-from netwright.core.part import Claim, Option, Paper, Part
+from netwright.core.part import Option, Part
 from netwright.engine.task import Problem, Task
 
 #: Raised by hand when numbers of this file move; tests/golden fails when they move and this did not.
@@ -35,20 +34,32 @@ class Tags:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskPart(Part):
-    """A task of the house. `build(size=, **options)` makes it ready to run.
+    """A task of the house, declared by `task_part(make, ...)`. `build(size=, **options)` makes it ready to run.
+
+    Every task has sizes small and full: make(size=, host=, ...) -> Task.
 
     versions: version -> size -> data hash, the newest last; also "option=value" -> hash, where an option makes other data.
     Data that come from code or a package are checked against it; whoever changes them raises the version.
     """
 
-    make: Callable[..., Task] | None = None
+    tags: Tags = field(default_factory=Tags)
     versions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if all(option.name != "size" for option in self.options):
+            self._derive(options=(Option("size", "small", "how much data and how long", allowed=SIZES), *self.options))
 
     @property
     def kind(self) -> str:
         return "task"
+
+    @property
+    def make(self) -> Callable[..., Task]:
+        """The function that is declared."""
+        return self.subject
 
     @property
     def version(self) -> str:
@@ -60,39 +71,9 @@ class TaskPart(Part):
 
     def build(self, **options: Any) -> Task:
         """The Task at one size. Raises BadInput where its data can't be found, saying how to provide it."""
-        assert self.make is not None
         return self.make(**self.resolve(options))
 
 
-def task_part(
-    make: Callable[..., Task],
-    *,
-    paper: Paper,
-    name: str = "",
-    summary: str = "",
-    tags: Tags | None = None,
-    options: tuple[Option, ...] = (),
-    claims: tuple[Claim, ...] = (),
-    deviations: tuple[str, ...] = (),
-    uses: tuple[str, ...] = (),
-    versions: Mapping[str, Mapping[str, str]] | None = None,
-) -> TaskPart:
-    """Declare a task: make(size=, host=, ...) -> Task. Every task has sizes small and full."""
-    source: Any = inspect.getmodule(make)
-    every = (Option("size", "small", "how much data and how long", allowed=SIZES),)
-    return TaskPart(
-        name=name or make.__name__.replace("_", "-"),
-        paper=paper,
-        summary=summary or (source.__doc__ or "").strip().split("\n")[0],
-        tags=tags or Tags(),
-        options=every + options,
-        claims=claims,
-        deviations=deviations,
-        uses=uses,
-        module=make.__module__,
-        make=make,
-        versions=versions or {},
-    )
-
+task_part = TaskPart
 
 KIND = Kind("task", "tasks", "data, problem, host and budget", TASK)

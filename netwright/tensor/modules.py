@@ -2,7 +2,7 @@
 
 A class is written by hand and declared as a part; the part checks what the class is built from, and the class holds the
 mathematics. Built on real tensors a module is ready for use: its parameters are drawn from torch's default generator,
-as those of nn.Linear are.
+as those of nn.Linear are. A declaration leaves the class as it is: the class finds the part that declares it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import re
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, final
 
@@ -22,7 +22,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
 from netwright.core.errors import BadInput
-from netwright.core.expressions import equivalents
+from netwright.core.expressions import equivalents, names_in
 from netwright.core.part import Part
 from netwright.tensor.fused import own_code
 from netwright.tensor.streams import initialise
@@ -42,18 +42,41 @@ class Change:
 
 
 class Ready(type):
-    """Checks sizes and options before a module is built, and fills its parameters after."""
+    """Of classes whose modules are ready for use once built: on real tensors they are filled, by their method `_fill`."""
 
-    def __call__(cls, *sizes: Any, **options: Any) -> Any:
-        part: SizedPart | None = cls.__dict__.get("part")
-        if part is None:
-            raise BadInput(f"{cls.__name__} is not declared as a part, which is what checks its sizes and options")
-        given, resolved = part.sized(sizes, options)
-        built = super().__call__(**given, **resolved)
-        built.sizes, built.options = given, resolved
-        if not any(t.is_meta for t in (*built.parameters(recurse=False), *built.buffers(recurse=False))):
-            built.reset_parameters()
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """What the constructor takes: Python would read the signature of `__call__` here instead."""
+        own = inspect.signature(cls.__init__)  # type: ignore[misc]
+        return own.replace(parameters=list(own.parameters.values())[1:])
+
+    def __call__(cls, *given: Any, **options: Any) -> Any:
+        built = cls._construct(*given, **options)
+        if not any(t.is_meta for t in (*built.parameters(), *built.buffers())):
+            built._fill()
         return built
+
+    def _construct(cls, *given: Any, **options: Any) -> Any:
+        """The module as its __init__ leaves it."""
+        return super().__call__(*given, **options)
+
+
+#: Class -> the part that declares it; see Declaration.
+_DECLARED: dict[type[Any], SizedPart] = {}
+
+
+@final
+class Declaration:
+    """What the attribute `part` of a class is until it is first read; then the class has its part in this place.
+
+    A compiler takes an attribute of a class as it is, and would watch all entries of a table that it sees being read.
+    """
+
+    def __get__(self, module: Any, cls: type[Any]) -> SizedPart:
+        if cls not in _DECLARED:
+            raise AttributeError(f"{cls.__name__} is not declared as a part")
+        cls.part = part = _DECLARED[cls]
+        return part
 
 
 class Sized(nn.Module, metaclass=Ready):
@@ -67,9 +90,30 @@ class Sized(nn.Module, metaclass=Ready):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        cls.part = Declaration()  # of its own: a class that derives from a declared one is not declared by that
         if "forward" not in cls.__dict__ and cls.forward is not nn.Module.forward:
             # torch.compile counts recompilations by code object: with one for all parts, the ninth would run uncompiled.
             cls.forward = own_code(cls.forward)
+
+    @classmethod
+    def _construct(cls, *sizes: Any, **options: Any) -> Any:
+        """The module, not filled yet. sizes: in order or by name; options by name. Raises BadInput, UnknownName."""
+        part: SizedPart | None = getattr(cls, "part", None)
+        if part is None:
+            raise BadInput(f"{cls.__name__} is not declared as a part, which is what checks its sizes and options")
+        given, resolved = part.sized(sizes, options)
+        built = Ready._construct(cls, **given, **resolved)
+        built.sizes, built.options = given, resolved
+        return built
+
+    @final
+    def _fill(self) -> None:
+        """Fill what the module itself holds from torch's default generator."""
+        self.reset_parameters()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        getattr(type(self), "part", None)  # a module that was not built in this process may be compiled before it has run
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Fill the module's own parameters and buffers; those of its submodules are theirs to fill. Default: it has none."""
@@ -104,17 +148,37 @@ def resizable(model: nn.Module) -> set[str]:
     return {f"{path}.{name}".lstrip(".") for path, module in named for name in getattr(module, "resizable", ())}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SizedPart(Part):
-    """A part whose class is built from sizes and options. Abstract: a kind says which sizes there are."""
+    """A part whose class is built from sizes and options. Abstract: a kind says which sizes there are.
 
-    cls: type[Any] = nn.Module
+    A class is declared once, by the first record made of it; dataclasses.replace may make others, which it doesn't follow.
+    Raises BadInput where a class is declared again as something else, and where a cost isn't an expression.
+    """
+
     toy: Mapping[str, Any] = field(default_factory=dict)  # sizes and options the checks build it at
     settings: tuple[Mapping[str, Any], ...] = ()  # further settings to check, beside every allowed value of every option
     changes: tuple[Change, ...] = ()
     parameters: float | str = 0  # trainable values, an expression of the module's quantities
     products: float | str = 0  # operations in matrix products and convolutions of a prediction, a row
     elementwise: float | str = 0  # elementwise operations of a prediction, a row, an exponential counted as one
+
+    def __post_init__(self) -> None:
+        copied = bool(self.module)  # only a copy is given what a declaration derives
+        super().__post_init__()
+        for cost in (self.parameters, self.products, self.elementwise):
+            names_in(cost)  # raises where it isn't an expression
+        known = _DECLARED.setdefault(self.cls, self)
+        if known != self and not copied:
+            raise BadInput(f"{self.cls.__name__} is declared as {known.id} already; define it anew, or derive a class from it")
+
+    @property
+    def cls(self) -> type[Any]:
+        """The class that is declared."""
+        return self.subject
+
+    def module_type(self) -> type[Any]:
+        return self.cls
 
     @property
     @abstractmethod
@@ -212,29 +276,6 @@ def drawn(cls: Any, *sizes: int, seed: int = 0, dtype: torch.dtype = torch.float
     built.to_empty(device="cpu").to(dtype)
     initialise(built, seed)
     return built
-
-
-def bind(part: SizedPart) -> None:
-    """Make a part the attribute `part` of its class, and the class's signature readable."""
-    part.cls.part = part
-    signature = inspect.signature(part.cls.__init__)
-    part.cls.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])
-
-
-def kebab(name: str) -> str:
-    """MonoForward -> mono-forward."""
-    return "".join("-" + c.lower() if c.isupper() else c for c in name).lstrip("-")
-
-
-def summary_of(cls: type[Any]) -> str:
-    """The first line of the docstring of the file that holds a class."""
-    source: Any = inspect.getmodule(cls)
-    return (source.__doc__ or "").strip().split("\n")[0]
-
-
-def missing(options: Iterable[Any], name: str) -> bool:
-    """Whether no option has this name."""
-    return all(option.name != name for option in options)
 
 
 def _whole(value: Any, low: float) -> bool:
