@@ -30,17 +30,66 @@ F = nn.functional
 SIZES = {"2^16": 2**16, "2^20": 2**20}
 #: torch's own module, where it has one of the same function.
 NATIVE: dict[str, nn.Module] = {
-    "celu": nn.CELU(), "elu": nn.ELU(), "gelu": nn.GELU(), "hard-sigmoid": nn.Hardsigmoid(), "hard-swish": nn.Hardswish(),
-    "hardshrink": nn.Hardshrink(), "hardtanh": nn.Hardtanh(), "leaky-relu": nn.LeakyReLU(), "logsigmoid": nn.LogSigmoid(),
-    "mish": nn.Mish(), "prelu": nn.PReLU(), "relu": nn.ReLU(), "relu6": nn.ReLU6(), "selu": nn.SELU(), "sigmoid": nn.Sigmoid(),
-    "silu": nn.SiLU(), "softplus": nn.Softplus(), "softshrink": nn.Softshrink(), "softsign": nn.Softsign(), "tanh": nn.Tanh(),
+    "celu": nn.CELU(),
+    "elu": nn.ELU(),
+    "gelu": nn.GELU(),
+    "hard-sigmoid": nn.Hardsigmoid(),
+    "hard-swish": nn.Hardswish(),
+    "hardshrink": nn.Hardshrink(),
+    "hardtanh": nn.Hardtanh(),
+    "leaky-relu": nn.LeakyReLU(),
+    "logsigmoid": nn.LogSigmoid(),
+    "mish": nn.Mish(),
+    "prelu": nn.PReLU(),
+    "relu": nn.ReLU(),
+    "relu6": nn.ReLU6(),
+    "selu": nn.SELU(),
+    "sigmoid": nn.Sigmoid(),
+    "silu": nn.SiLU(),
+    "softplus": nn.Softplus(),
+    "softshrink": nn.Softshrink(),
+    "softsign": nn.Softsign(),
+    "tanh": nn.Tanh(),
     "tanhshrink": nn.Tanhshrink(),
-}  # fmt: skip
+}
 TRANSCENDENTAL = {
-    "exp", "expm1", "sigmoid", "tanh", "erf", "erfc", "log", "log1p", "sin", "cos", "tan", "atan", "asinh", "pow", "softplus",
-    "silu", "gelu", "mish", "elu", "log_sigmoid_forward", "sinh", "cosh", "logaddexp", "sinc", "celu", "selu", "atan2", "asin",
-    "acos", "exp2", "log2", "special_erfc", "hypot", "softplus_backward", "acosh", "atanh",
-}  # fmt: skip
+    "exp",
+    "expm1",
+    "sigmoid",
+    "tanh",
+    "erf",
+    "erfc",
+    "log",
+    "log1p",
+    "sin",
+    "cos",
+    "tan",
+    "atan",
+    "asinh",
+    "pow",
+    "softplus",
+    "silu",
+    "gelu",
+    "mish",
+    "elu",
+    "log_sigmoid_forward",
+    "sinh",
+    "cosh",
+    "logaddexp",
+    "sinc",
+    "celu",
+    "selu",
+    "atan2",
+    "asin",
+    "acos",
+    "exp2",
+    "log2",
+    "special_erfc",
+    "hypot",
+    "softplus_backward",
+    "acosh",
+    "atanh",
+}
 
 
 class Count(TorchDispatchMode):
@@ -145,8 +194,12 @@ def sparsemax(rounds: int) -> dict[str, Any]:
     for d in (10, 64, 1000):
         x = torch.randn(2**18 // d, d, generator=torch.Generator().manual_seed(0))
         plain, fused = (catalogue.make("sparsemax", fused=f) for f in (False, True))
-        works = {"sort": both(plain, x), "sort again": both(plain, x), "fused": both(fused, x),
-                 "softmax": both(lambda t: F.softmax(t, -1), x)}  # fmt: skip
+        works = {
+            "sort": both(plain, x),
+            "sort again": both(plain, x),
+            "fused": both(fused, x),
+            "softmax": both(lambda t: F.softmax(t, -1), x),
+        }
         out[f"d={d}"] = ratios(works, unit="sort", rounds=rounds)
     return out
 

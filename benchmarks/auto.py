@@ -27,9 +27,13 @@ from netwright.engine.loop import Loop, Setting, predict
 from netwright.engine.stack import Stack
 
 HOSTS = {
-    "mlp": "digits", "mlp, wide": "mnist", "mlp, wider": "mnist:size=full", "convnet": "digits:host=convnet",
-    "convnet, wide": "digits:host=convnet,size=full", "transformer": "shakespeare",
-}  # fmt: skip
+    "mlp": "digits",
+    "mlp, wide": "mnist",
+    "mlp, wider": "mnist:size=full",
+    "convnet": "digits:host=convnet",
+    "convnet, wide": "digits:host=convnet,size=full",
+    "transformer": "shakespeare",
+}
 MOST = 1.1
 
 
@@ -78,12 +82,19 @@ def measure(ref: str) -> dict[str, Any]:
     best = min(total, key=lambda e: total[e])
     flops = entrant.price("flops")
     return {
-        "task": ref, "step_mflop": round(flops / 1e6, 1), "copies": k, "steps": task.steps,
+        "task": ref,
+        "step_mflop": round(flops / 1e6, 1),
+        "copies": k,
+        "steps": task.steps,
         "parameters": sum(p.numel() for p in loop.rule.parameters()),
-        "steps_of_loop": found, "compilation_seconds": round(compiling["stack-compiled"], 1),
-        "study_seconds": {e: round(v, 2) for e, v in total.items()}, "auto": chosen, "best": best,
-        "auto_over_best": round(total[chosen] / total[best], 3), "met": total[chosen] <= MOST * total[best],
-    }  # fmt: skip
+        "steps_of_loop": found,
+        "compilation_seconds": round(compiling["stack-compiled"], 1),
+        "study_seconds": {e: round(v, 2) for e, v in total.items()},
+        "auto": chosen,
+        "best": best,
+        "auto_over_best": round(total[chosen] / total[best], 3),
+        "met": total[chosen] <= MOST * total[best],
+    }
 
 
 def main() -> None:

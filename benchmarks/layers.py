@@ -36,8 +36,11 @@ GRID, ORDER = 5, 3
 UNIT = "Linear(9 I)"
 #: What is asked of a row, by its name: at most so many units.
 TARGETS = {
-    "kan, compiled": 1.2, "kan, fused": 1.3, "kan, fused, bfloat16 products": 0.7, "kan, adapted grid, compiled": 2.5,
-}  # fmt: skip
+    "kan, compiled": 1.2,
+    "kan, fused": 1.3,
+    "kan, fused, bfloat16 products": 0.7,
+    "kan, adapted grid, compiled": 2.5,
+}
 #: Other layers of functions on edges, with the least they need, beside the sizes: compared in the same unit.
 BASES = ("fast-kan", "chebyshev-kan", "hermite-kan", "legendre-kan", "wavelet-kan", "relu-kan")
 
@@ -155,7 +158,9 @@ def edge_rows(b: int, i: int, o: int, folder: Path | None) -> dict[str, tuple[nn
     kan = made("kan", i, o)
     width = count_parameters(kan) // (i + o)
     rows: dict[str, tuple[nn.Module, Tensor]] = {
-        UNIT: (unit, wide), "A/A": (unit, wide), "Linear": (nn.Linear(i, o), x),
+        UNIT: (unit, wide),
+        "A/A": (unit, wide),
+        "Linear": (nn.Linear(i, o), x),
         "MLP of as many parameters": (nn.Sequential(nn.Linear(i, width), nn.SiLU(), nn.Linear(width, o)), x),
         "kan": (kan, x),
         "kan, compiled": (compiled(made("kan", i, o)), x),
@@ -164,7 +169,7 @@ def edge_rows(b: int, i: int, o: int, folder: Path | None) -> dict[str, tuple[nn
         "kan, adapted grid": (adapted(made("kan", i, o), x), x),
         "kan, adapted grid, compiled": (compiled(adapted(made("kan", i, o), x)), x),
         "kan, adapted grid, fused": (adapted(made("kan", i, o, fused=True), x), x),
-    }  # fmt: skip
+    }
     for name in BASES:
         try:
             rows[f"{name}, fused"] = (made(name, i, o, fused=True), x)
@@ -191,9 +196,13 @@ def rational_rows(b: int, d: int, h: int) -> dict[str, tuple[nn.Module, Tensor]]
         return nn.Sequential(made("kat", d, h, init="identity", fused=fused), made("kat", h, d, init="gelu", fused=fused))
 
     return {
-        "GELU MLP": (mlp, x), "A/A": (mlp, x), "GELU MLP, compiled": (compiled(nn.Sequential(*mlp)), x),
-        "kat": (grkan(False), x), "kat, fused": (grkan(True), x), "kat, compiled": (compiled(grkan(False)), x),
-    }  # fmt: skip
+        "GELU MLP": (mlp, x),
+        "A/A": (mlp, x),
+        "GELU MLP, compiled": (compiled(nn.Sequential(*mlp)), x),
+        "kat": (grkan(False), x),
+        "kat, fused": (grkan(True), x),
+        "kat, compiled": (compiled(grkan(False)), x),
+    }
 
 
 def rational(given: argparse.Namespace) -> dict[str, Any]:
@@ -227,8 +236,11 @@ def table(rows: dict[str, tuple[nn.Module, Tensor]], unit: str, given: argparse.
         for name, pair in placed.items():
             mine = {"time": times[name], "forward": alone[name], "held": held(*pair), "peak": peak(works[name], device)}
             out[name if dtype == torch.float32 else f"{name} in {dtype}"] = mine
-            print(f"{name:36} {mine['time']['median']:7.2f} {mine['forward']['median']:7.2f} held {mine['held']:7.2f}"
-                  f" peak {(mine['peak'] or 0) / 2**20:8.2f} MiB", flush=True)  # fmt: skip
+            print(
+                f"{name:36} {mine['time']['median']:7.2f} {mine['forward']['median']:7.2f} held {mine['held']:7.2f}"
+                f" peak {(mine['peak'] or 0) / 2**20:8.2f} MiB",
+                flush=True,
+            )
     return out
 
 

@@ -14,8 +14,11 @@ import typer
 
 app = typer.Typer(
     help="Swappable neural-network parts, and an honest bench: is it better than what you have, at equal cost?",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-)  # fmt: skip
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable, and nothing else on stdout.")]
 
@@ -66,10 +69,12 @@ def list_parts(
         rows = catalogue.parts(kind or None, search)
         _broken()
         if as_json:
-            _dump([
-                {"id": p.id, "kind": p.kind, "paper": p.paper.slug or p.paper.title, "status": status(p), "tags": tags_of(p)}
-                for p in rows
-            ])  # fmt: skip
+            _dump(
+                [
+                    {"id": p.id, "kind": p.kind, "paper": p.paper.slug or p.paper.title, "status": status(p), "tags": tags_of(p)}
+                    for p in rows
+                ]
+            )
             return
         width = max((len(p.id) for p in rows), default=0)
         for p in rows:

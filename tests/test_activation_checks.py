@@ -211,8 +211,11 @@ WRONG: list[tuple[str, str, ActivationPart]] = [
     ("smooth", "smooth and not declared", replace(TANH, tags=Tags(monotone=True, odd=True))),
     ("monotone", "declared and isn't", plain(torch.cos, math.cos, tags=Tags(monotone=True))),
     ("monotone", "is and doesn't declare it", replace(TANH, tags=Tags(smooth=True, odd=True))),
-    ("monotone", "not for all parameters",
-     toy(learn=(Learn("slope", 0.05),), tags=Tags(monotone=True, kinks=(0.0,), always=("monotone",)))),
+    (
+        "monotone",
+        "not for all parameters",
+        toy(learn=(Learn("slope", 0.05),), tags=Tags(monotone=True, kinks=(0.0,), always=("monotone",))),
+    ),
     ("parity", "odd declared", toy(tags=Tags(odd=True, kinks=(0.0,)))),
     ("parity", "even declared", replace(TANH, tags=Tags(smooth=True, even=True))),
     ("parity", "odd and not declared", replace(TANH, tags=Tags(smooth=True, monotone=True))),
@@ -244,7 +247,7 @@ WRONG: list[tuple[str, str, ActivationPart]] = [
     ("declaration", "a thin reason", replace(TANH, tags=replace(TANH.tags, reasons={"limits": "no"}))),
     ("declaration", "an option twice", toy(options=(Option("gain", 1.0), Option("gain", 2.0)))),
     *wrong_stateful.WRONG,
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "how", "part"), WRONG, ids=[f"{name}: {how}" for name, how, _ in WRONG])

@@ -153,11 +153,23 @@ class Odd(nn.Linear):
 
 def oddities() -> nn.ModuleDict:
     tied = nn.Linear(4, 4)
-    net = nn.ModuleDict({
-        "plain": nn.Linear(4, 4), "odd": Odd(4, 4), "up": nn.ConvTranspose1d(2, 2, 2), "normed": weight_norm(nn.Linear(4, 4)),
-        "tied": tied, "tied_too": nn.Linear(4, 4), "lazy": nn.LazyLinear(4), "hooked": nn.Linear(4, 4), "norm": nn.LayerNorm(4),
-        "own": nn.Linear(4, 4), "attention": nn.MultiheadAttention(4, 2), "table": nn.Embedding(3, 4), "memory": nn.LSTM(4, 4),
-    })  # fmt: skip
+    net = nn.ModuleDict(
+        {
+            "plain": nn.Linear(4, 4),
+            "odd": Odd(4, 4),
+            "up": nn.ConvTranspose1d(2, 2, 2),
+            "normed": weight_norm(nn.Linear(4, 4)),
+            "tied": tied,
+            "tied_too": nn.Linear(4, 4),
+            "lazy": nn.LazyLinear(4),
+            "hooked": nn.Linear(4, 4),
+            "norm": nn.LayerNorm(4),
+            "own": nn.Linear(4, 4),
+            "attention": nn.MultiheadAttention(4, 2),
+            "table": nn.Embedding(3, 4),
+            "memory": nn.LSTM(4, 4),
+        }
+    )
     net["tied_too"].weight = tied.weight
     net["hooked"].register_forward_hook(lambda module, args, output: output)
     net["own"].forward = F.relu
@@ -169,10 +181,18 @@ def test_layers_that_cannot_be_replaced_are_told_with_the_reason() -> None:
     held = owners(net)
     why = {path: obstacle(module, held) for path, module in weighty(net)}
     for path, reason in {
-        "odd": "subclass of Linear", "up": "transposed", "normed": "parametrised", "tied": "tied", "tied_too": "tied",
-        "lazy": "not initialised", "hooked": "forward_hooks", "own": "forward of its own", "attention": "its own forward",
-        "attention.out_proj": "subclass", "memory": "its own forward",
-    }.items():  # fmt: skip
+        "odd": "subclass of Linear",
+        "up": "transposed",
+        "normed": "parametrised",
+        "tied": "tied",
+        "tied_too": "tied",
+        "lazy": "not initialised",
+        "hooked": "forward_hooks",
+        "own": "forward of its own",
+        "attention": "its own forward",
+        "attention.out_proj": "subclass",
+        "memory": "its own forward",
+    }.items():
         assert reason in why.pop(path), path
     assert why == {"plain": ""}
     with pytest.raises(Misfit, match="Odd has no nn.Linear.*the net: a subclass"):

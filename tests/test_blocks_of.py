@@ -44,9 +44,15 @@ def problem(shape: tuple[int, ...], classes: int) -> Problem:
 
 def sequential() -> nn.Sequential:
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(12, 10), nn.BatchNorm1d(10), nn.ReLU(),
-        nn.Linear(10, 9), nn.ReLU(), nn.Dropout(0.1), nn.Linear(9, 4),
-    )  # fmt: skip
+        nn.Flatten(),
+        nn.Linear(12, 10),
+        nn.BatchNorm1d(10),
+        nn.ReLU(),
+        nn.Linear(10, 9),
+        nn.ReLU(),
+        nn.Dropout(0.1),
+        nn.Linear(9, 4),
+    )
 
 
 def test_a_sequential_is_taken_apart_at_its_layers():

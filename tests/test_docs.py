@@ -91,9 +91,13 @@ def test_examples_run_in_order_and_so_do_the_commands(path: Path, tmp_path: Path
     body = "".join(f"    {line}\n" if line else "\n" for line in "\n".join(script).split("\n"))
     (tmp_path / "examples.py").write_text(f"if __name__ == '__main__':\n{body}", encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "examples.py"], cwd=tmp_path, capture_output=True, text=True, check=False,
+        [sys.executable, "examples.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -296,9 +300,18 @@ def test_everything_a_part_says_is_escaped() -> None:
     paper = Paper("", HOSTILE, HOSTILE, 2000, HOSTILE, HOSTILE, HOSTILE)
     options = tuple(dataclasses.replace(o, help=HOSTILE) for o in part.options)
     hostile = dataclasses.replace(
-        part, summary=HOSTILE, formula=HOSTILE, deviations=(HOSTILE,), claims=claims, paper=paper, retired=HOSTILE,
-        options=options, equals_at_init=(HOSTILE,), alias_of=HOSTILE, origin=HOSTILE,
-    )  # fmt: skip
+        part,
+        summary=HOSTILE,
+        formula=HOSTILE,
+        deviations=(HOSTILE,),
+        claims=claims,
+        paper=paper,
+        retired=HOSTILE,
+        options=options,
+        equals_at_init=(HOSTILE,),
+        alias_of=HOSTILE,
+        origin=HOSTILE,
+    )
     entry = {"fingerprint": HOSTILE, "passed": False, "checks": {HOSTILE: HOSTILE}}
     record = {"part": part.id, "claim": "b", "verdict": HOSTILE, "reason": HOSTILE, "fingerprints": {HOSTILE: HOSTILE}}
     known = pages.Evidence({part.id: entry}, {(part.id, "b"): record})

@@ -173,16 +173,23 @@ def test_moving_splitting_and_renaming_leave_it(tmp_path: Path) -> None:
     assert written(tmp_path / "d", by_name) == before, "from math import pi, instead of math.pi"
     called = [("wing/a.py", "def helper", "def aid"), ("wing/a.py", "inner(helper(v))", "inner(aid(v))")]
     assert written(tmp_path / "e", called) == before, "another name of a function"
-    circle = [("wing/a.py", "def even(n): return n == 0 or odd(n - 1)\ndef odd(n): return n != 0 and even(n - 1)",
-               "from netwright.wing.circle import even")]  # fmt: skip
+    circle = [
+        (
+            "wing/a.py",
+            "def even(n): return n == 0 or odd(n - 1)\ndef odd(n): return n != 0 and even(n - 1)",
+            "from netwright.wing.circle import even",
+        )
+    ]
     apart = {
         "wing/circle.py": "from netwright.wing.oddly import odd\ndef even(n): return n == 0 or odd(n - 1)\n",
         "wing/oddly.py": "def odd(n):\n    from netwright.wing.circle import even\n    return n != 0 and even(n - 1)\n",
     }
     assert written(tmp_path / "f", circle, apart) == before, "a circle of definitions over two files"
     guarded = {"core/halves.py": elsewhere["wing/halves.py"]}
-    once, again = (written(tmp_path / n, moved, {"core/halves.py": guarded["core/halves.py"].replace("2.0", by)})
-                   for n, by in (("g", "2.0"), ("h", "4.0")))  # fmt: skip
+    once, again = (
+        written(tmp_path / n, moved, {"core/halves.py": guarded["core/halves.py"].replace("2.0", by)})
+        for n, by in (("g", "2.0"), ("h", "4.0"))
+    )
     assert once == again != before, "a version stands for what is guarded"
 
 
@@ -360,10 +367,12 @@ def test_a_part_without_a_name_at_the_top_of_its_file_is_refused(tmp_path: Path)
 @pytest.mark.parametrize(
     ("change", "same"),
     [
-        (lambda s: s.replace("# why", "# because"), True), (lambda s: s.replace('"""Mine."""', '"""Yours."""'), True),
-        (lambda s: s.replace("0.5", "0.25"), False), (lambda s: s.replace("from a import f", "from b import f"), False),
+        (lambda s: s.replace("# why", "# because"), True),
+        (lambda s: s.replace('"""Mine."""', '"""Yours."""'), True),
+        (lambda s: s.replace("0.5", "0.25"), False),
+        (lambda s: s.replace("from a import f", "from b import f"), False),
     ],
-)  # fmt: skip
+)
 def test_the_hash_of_a_file_of_a_user(change: Callable[[str], str], same: bool) -> None:
     source = '"""Mine."""\nfrom a import f\nRATE = 0.5  # why\ndef data(seed):\n    return f(seed) * RATE\n'
     assert (source_hash(change(source)) == source_hash(source)) is same

@@ -217,7 +217,7 @@ def test_a_part_that_raises_gets_a_card_that_says_so() -> None:
         ({"rows": {"toy-shape": {"fused": {}}}}, ""),
         ({}, ""),
     ],
-)  # fmt: skip
+)
 def test_measured_times_are_shown_where_they_are_on_record(measured: dict[str, Any], said: str) -> None:
     made = gallery.page([HALF], measured=measured)
     assert f"; fused {said}" in made if said else "; fused " not in made
@@ -265,9 +265,16 @@ def shown(text: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str]
 
     def open_at(fragment: str) -> list[dict[str, str | None]]:
         words = [
-            str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-            f"--user-data-dir={folder / 'profile'}", "--dump-dom", f"file://{folder / 'gallery.html'}{fragment}",
-        ]  # fmt: skip
+            str(BROWSER),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            f"--user-data-dir={folder / 'profile'}",
+            "--dump-dom",
+            f"file://{folder / 'gallery.html'}{fragment}",
+        ]
         done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
         return [card for card in Page(re.sub(r"<!DOCTYPE.*?>", "", done.stdout, flags=re.I)).cards if "hidden" not in card]
 

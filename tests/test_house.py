@@ -393,8 +393,14 @@ def names_of_parts() -> set[str]:
 
 def strings(tree: ast.AST) -> set[str]:
     """String constants that are values: docstrings don't count."""
-    docs = {id(n.body[0].value) for n in ast.walk(tree) if isinstance(n, (ast.Module, ast.FunctionDef, ast.ClassDef)) and n.body
-            and isinstance(n.body[0], ast.Expr) and isinstance(n.body[0].value, ast.Constant)}  # fmt: skip
+    docs = {
+        id(n.body[0].value)
+        for n in ast.walk(tree)
+        if isinstance(n, (ast.Module, ast.FunctionDef, ast.ClassDef))
+        and n.body
+        and isinstance(n.body[0], ast.Expr)
+        and isinstance(n.body[0].value, ast.Constant)
+    }
     return {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docs}
 
 
@@ -481,6 +487,43 @@ TESTS = [
 ]
 
 
+def laid_out_by_hand(source: str) -> list[ast.stmt]:
+    """Statements that the formatter is told to leave alone."""
+    lines = source.split("\n")
+    marked = [n for n, line in enumerate(lines, 1) if re.search(r"#\s*fmt:\s*(skip|off)", line.replace('"', ""))]
+    every = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
+    return [
+        min((s for s in every if s.lineno <= n <= (s.end_lineno or n)), key=lambda s: (s.end_lineno or 0) - s.lineno)
+        for n in marked
+    ]
+
+
+def is_table_of_numbers(statement: ast.stmt) -> bool:
+    nodes = list(ast.walk(statement))
+    numbers = [n for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, (int, float))]
+    others = [n for n in nodes if isinstance(n, (ast.Name, ast.Call)) or isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    return len(numbers) >= 10 and len(numbers) >= 2 * len(others)
+
+
+def test_only_tables_of_numbers_are_laid_out_by_hand() -> None:
+    found = {}
+    for path in (
+        p for folder in ("netwright", "tests", "tools", "benchmarks", "evidence") for p in (ROOT / folder).rglob("*.py")
+    ):
+        source = path.read_text(encoding="utf-8")
+        if "fmt:" in source and path != Path(__file__):
+            found[str(path.relative_to(ROOT))] = laid_out_by_hand(source)
+    assert sum(map(len, found.values())) <= 20, found
+    wrong = [f"{path} line {s.lineno}" for path, each in found.items() for s in each if not is_table_of_numbers(s)]
+    assert not wrong, f"{wrong}: let the formatter do it"
+
+
+def test_what_is_laid_out_by_hand_is_seen() -> None:
+    table = f"T = ({', '.join(map(str, range(20)))})  # fmt: skip"
+    call = "f(name,\n  other, 1)  # fmt: skip"
+    assert [is_table_of_numbers(s) for s in laid_out_by_hand(f"{table}\n{call}\n")] == [True, False]
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_a_file_is_named_by_its_idea(path: Path) -> None:
     words = set(re.split(r"[_\d]+", path.stem))
@@ -521,16 +564,25 @@ def test_classes_are_abstract_or_final() -> None:
 def public_functions(tree: ast.Module) -> list[ast.FunctionDef]:
     """Functions and methods that can be reached by name, without those inside functions."""
     bodies = [tree.body, *(n.body for n in ast.walk(tree) if isinstance(n, ast.ClassDef))]
-    return [n for body in bodies for n in body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_") or
-            isinstance(n, ast.FunctionDef) and n.name == "__init__"]  # fmt: skip
+    return [
+        n
+        for body in bodies
+        for n in body
+        if isinstance(n, ast.FunctionDef)
+        and not n.name.startswith("_")
+        or isinstance(n, ast.FunctionDef)
+        and n.name == "__init__"
+    ]
 
 
 def test_no_public_function_swallows_keywords() -> None:
     """`**options` hands a part's own options on to what checks each by name; nothing else is open-ended."""
     bad = [
-        f"{p.relative_to(ROOT)}:{n.lineno} {n.name}" for p in SOURCES for n in public_functions(TREES[p])
+        f"{p.relative_to(ROOT)}:{n.lineno} {n.name}"
+        for p in SOURCES
+        for n in public_functions(TREES[p])
         if n.args.kwarg and n.args.kwarg.arg != "options"
-    ]  # fmt: skip
+    ]
     assert not bad, bad
 
 

@@ -43,17 +43,28 @@ class Toy(Layer):
 
 
 def reference(toy: Any, x: Tensor) -> Tensor:
-    rows = [[float(b) + toy.gain * sum(float(w) * float(v) for w, v in zip(ws, row, strict=True)) for ws, b in
-             zip(toy.weight, toy.bias, strict=True)] for row in x]  # fmt: skip
+    rows = [
+        [
+            float(b) + toy.gain * sum(float(w) * float(v) for w, v in zip(ws, row, strict=True))
+            for ws, b in zip(toy.weight, toy.bias, strict=True)
+        ]
+        for row in x
+    ]
     return torch.tensor(rows, dtype=torch.float64).tanh()
 
 
 def declare(cls: type[Layer], name: str = "toy-layer", **changes: Any) -> LayerPart:
     declared: dict[str, Any] = dict(
-        name=name, summary="A toy.", reference=reference, paper=PAPER, tags=Tags(nonlinear=True),
-        options=(Option("gain", 1.0, bounds=(0.0, 100.0)),), parameters="d_out * (d_in + 1)", products="2 * d_in * d_out",
+        name=name,
+        summary="A toy.",
+        reference=reference,
+        paper=PAPER,
+        tags=Tags(nonlinear=True),
+        options=(Option("gain", 1.0, bounds=(0.0, 100.0)),),
+        parameters="d_out * (d_in + 1)",
+        products="2 * d_in * d_out",
         elementwise="d_out + d_in * d_out / rows",
-    )  # fmt: skip
+    )
     return layer(cls, **(declared | changes))
 
 
@@ -142,12 +153,22 @@ def still(self: Any, x: Tensor) -> Tensor:
 
 
 WRONG = (
-    ("reference", off, {}), ("pure", in_place, {}), ("pure", counts, {}), ("mates", centred, {}), ("pure", noisy, {}),
-    ("finite", explodes, {}), ("gradcheck", unfollowed, {}), ("gradcheck", rounding, {}), ("vmap", branches, {}),
-    ("width", wide, {}), ("initialised", plain, {"reset_parameters": empty}), ("descent", still, {}),
-    ("initialised", plain, {"reset_parameters": ignores}), ("initialised", plain, {"reset_parameters": constant}),
+    ("reference", off, {}),
+    ("pure", in_place, {}),
+    ("pure", counts, {}),
+    ("mates", centred, {}),
+    ("pure", noisy, {}),
+    ("finite", explodes, {}),
+    ("gradcheck", unfollowed, {}),
+    ("gradcheck", rounding, {}),
+    ("vmap", branches, {}),
+    ("width", wide, {}),
+    ("initialised", plain, {"reset_parameters": empty}),
+    ("descent", still, {}),
+    ("initialised", plain, {"reset_parameters": ignores}),
+    ("initialised", plain, {"reset_parameters": constant}),
     ("initialised", plain, {"no_decay": frozenset({"wieght"})}),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(("name", "compute", "attributes"), WRONG, ids=[f"{w[0]}-{w[1].__name__}" for w in WRONG])
@@ -157,10 +178,15 @@ def test_a_wrong_layer_is_caught(name: str, compute: Callable[..., Tensor], attr
 
 
 DECLARED = (
-    ("costs", {"parameters": "d_out * d_in"}), ("costs", {"products": "d_in * d_out"}), ("costs", {"elementwise": 0}),
-    ("nonlinear", {"tags": Tags()}), ("pure", {"tags": Tags(nonlinear=True)}), ("arguments", {"options": ()}),
-    ("arguments", {"options": (Option("gain", 2.0, bounds=(0.0, 100.0)),)}), ("declaration", {"summary": " "}),
-)  # fmt: skip
+    ("costs", {"parameters": "d_out * d_in"}),
+    ("costs", {"products": "d_in * d_out"}),
+    ("costs", {"elementwise": 0}),
+    ("nonlinear", {"tags": Tags()}),
+    ("pure", {"tags": Tags(nonlinear=True)}),
+    ("arguments", {"options": ()}),
+    ("arguments", {"options": (Option("gain", 2.0, bounds=(0.0, 100.0)),)}),
+    ("declaration", {"summary": " "}),
+)
 
 
 @pytest.mark.parametrize(("name", "changes"), DECLARED, ids=[f"{n}-{next(iter(c))}" for n, c in DECLARED])
@@ -211,9 +237,15 @@ class Echo(Layer):
 def test_causality_is_verified_both_ways() -> None:
     def declared(name: str, causal: bool, back: int) -> Result:
         part = layer(
-            type("Own", (Echo,), {"__module__": __name__}), name=name, summary="A toy.", reference=lambda e, x: e(x), paper=PAPER,
-            tags=Tags(shape="sequence", causal=causal), options=(Option("back", 1),), toy={"back": back},
-        )  # fmt: skip
+            type("Own", (Echo,), {"__module__": __name__}),
+            name=name,
+            summary="A toy.",
+            reference=lambda e, x: e(x),
+            paper=PAPER,
+            tags=Tags(shape="sequence", causal=causal),
+            options=(Option("back", 1),),
+            toy={"back": back},
+        )
         return made(part, "causal")
 
     assert declared("a", True, 1).ok and declared("b", False, -1).ok
@@ -354,8 +386,9 @@ def by_hand(scale: Any, x: Tensor) -> Tensor:
 
 
 def norm_part(cls: type[Norm], **changes: Any) -> Any:
-    given: dict[str, Any] = dict(reference=by_hand, paper=PAPER, summary="A toy.", parameters="channels",
-                                 elementwise="channels * positions")  # fmt: skip
+    given: dict[str, Any] = dict(
+        reference=by_hand, paper=PAPER, summary="A toy.", parameters="channels", elementwise="channels * positions"
+    )
     return layer(cls, name="toy-norm", **({"tags": NORM} | given | changes))
 
 

@@ -85,8 +85,14 @@ def test_a_name_that_never_was_is_an_attribute_error() -> None:
 
 
 #: Where 0.1 defined the classes that a pickle of its modules names.
-PICKLED = {"norms.batch.prepbn": ("PRepBN",), "norms.evolved.evonorm": ("EvoNormB0", "EvoNormS0"), "sized": ("Sized",),
-           "nets": ("Mlp", "Dense", "Residual"), "graphs": ("Gcn",), "aligned": ("AlignedLinear",)}  # fmt: skip
+PICKLED = {
+    "norms.batch.prepbn": ("PRepBN",),
+    "norms.evolved.evonorm": ("EvoNormB0", "EvoNormS0"),
+    "sized": ("Sized",),
+    "nets": ("Mlp", "Dense", "Residual"),
+    "graphs": ("Gcn",),
+    "aligned": ("AlignedLinear",),
+}
 
 
 @pytest.mark.parametrize(("old", "name"), [(old, name) for old, names in PICKLED.items() for name in names])

@@ -60,9 +60,14 @@ def test_a_net_passes_every_check(part: Any) -> None:
 
 
 def stacked(
-    problem: Problem, widths: Sequence[int], fill: Mapping[str, Factory],
-    linear: Any = nn.Linear, bias: Callable[[nn.Module], bool] = needs_bias, act: Any = activation_of, times: int = 2,
-) -> Blocks:  # fmt: skip
+    problem: Problem,
+    widths: Sequence[int],
+    fill: Mapping[str, Factory],
+    linear: Any = nn.Linear,
+    bias: Callable[[nn.Module], bool] = needs_bias,
+    act: Any = activation_of,
+    times: int = 2,
+) -> Blocks:
     """Blocks of linear map, norm and activation, with whatever is to be wrong about them."""
     d_in, blocks, shapes = problem.input[0], [], []
     for width in widths:
@@ -265,9 +270,14 @@ def bag(problem: Problem, widths: Sequence[int], fill: Mapping[str, Factory]) ->
 
 
 BAG = net(
-    bag, paper=TOY.paper, reference=reference, cases=lambda: (LABELLED,), takes=frozenset({"tokens"}), places=(),
+    bag,
+    paper=TOY.paper,
+    reference=reference,
+    cases=lambda: (LABELLED,),
+    takes=frozenset({"tokens"}),
+    places=(),
     tags=Tags(causal=True),
-)  # fmt: skip
+)
 
 FAULTS: list[tuple[str, str, Any, str]] = [
     ("reference", "another readout", hooked(TOY, lambda out: out * (1 + 1e-8)), "differs from the reference"),
@@ -275,10 +285,18 @@ FAULTS: list[tuple[str, str, Any, str]] = [
     ("reference", "no norm", hooked(TOY, lambda out: out + 1, "blocks.0.1"), "differs from the reference"),
     ("reference", "another shape", declared(reference=lambda net, x: reference(net, x)[0]), "shape"),
     ("reference", "NaN", hooked(TOY, lambda out: out * math.nan), "differs from the reference"),
-    ("composition", "more in forward", after(TOY, given("forward", lambda net: lambda x: Blocks.forward(net, x) + 1)),
-     "forward differs"),
-    ("composition", "a feature less", after(TOY, given("features", lambda net: lambda x: Blocks.features(net, x)[1:])),
-     "features; .*got 1"),
+    (
+        "composition",
+        "more in forward",
+        after(TOY, given("forward", lambda net: lambda x: Blocks.forward(net, x) + 1)),
+        "forward differs",
+    ),
+    (
+        "composition",
+        "a feature less",
+        after(TOY, given("features", lambda net: lambda x: Blocks.features(net, x)[1:])),
+        "features; .*got 1",
+    ),
     ("composition", "other features", after(TOY, given("features", lambda net: lambda x: [x for _ in net.blocks])), "feature 0"),
     ("composition", "tagged unordered", declared(tags=Tags(ordered=False)), "Blocks"),
     ("composition", "no Blocks", after(TOY, Unordered), "Blocks"),
@@ -287,14 +305,26 @@ FAULTS: list[tuple[str, str, Any, str]] = [
     ("places", "none declared", declared(places=()), "places that aren't declared"),
     ("places", "one not declared", declared(places=TOY.places[:-1]), "aren't declared; .*norm"),
     ("places", "one too many", declared(places=(*TOY.places, "head")), "nothing is made for the place head"),
-    ("places", "a readout of its own", made(TOY, lambda make, p, w, fill: fill.get("readout") and None or make(p, w, fill)),
-     "aren't declared; .*readout"),
+    (
+        "places",
+        "a readout of its own",
+        made(TOY, lambda make, p, w, fill: fill.get("readout") and None or make(p, w, fill)),
+        "aren't declared; .*readout",
+    ),
     ("places", "made and thrown away", made(TOY, thrown_away), "not built in|in its place"),
     ("places", "never runs", made(TOY, lambda make, p, w, fill: keeping(make(p, w, fill), fill, "norm")), "norm never runs"),
-    ("places", "no gate", of(act=lambda fill, *given: FILLERS["activation"](*given) if "activation" in fill else nn.Identity()),
-     "nothing is made"),
-    ("places", "an activation beside the gate", made(TOY, lambda make, p, w, fill: keeping(make(p, w, fill), fill, "activation")),
-     "in its place|never runs"),
+    (
+        "places",
+        "no gate",
+        of(act=lambda fill, *given: FILLERS["activation"](*given) if "activation" in fill else nn.Identity()),
+        "nothing is made",
+    ),
+    (
+        "places",
+        "an activation beside the gate",
+        made(TOY, lambda make, p, w, fill: keeping(make(p, w, fill), fill, "activation")),
+        "in its place|never runs",
+    ),
     ("widths", "one for all", made(TOY, lambda make, p, w, fill: make(p, (w[0],) * len(w), fill)), "width 1 makes no"),
     ("widths", "none", made(TOY, lambda make, p, w, fill: make(p, (8,) * len(w), fill)), "width 0 makes no"),
     ("bias", "always one", of(bias=lambda norm: True), "a bias before a norm.*blocks.0.0"),
@@ -307,8 +337,12 @@ FAULTS: list[tuple[str, str, Any, str]] = [
     ("meta", "from elsewhere", loose(lambda t, g: t.copy_(torch.rand(3, generator=ELSEWHERE))), "differs between two builds"),
     ("meta", "no way to fill it", after(TOY, lambda net: net.register_buffer("extra", torch.empty(3))), "no reset_parameters"),
     ("meta", "one start for every seed", of(linear=Fixed), "two seeds give one start"),
-    ("fits", "an output too many", made(TOY, lambda make, p, w, fill: make(dataclasses.replace(p, output=(7,)), w, fill)),
-     "shape of the output"),
+    (
+        "fits",
+        "an output too many",
+        made(TOY, lambda make, p, w, fill: make(dataclasses.replace(p, output=(7,)), w, fill)),
+        "shape of the output",
+    ),
     ("fits", "NaN", hooked(TOY, lambda out: out * math.nan), "isn't finite"),
     ("fits", "one case", declared(cases=lambda: CASES[:1]), "fewer than two"),
     ("fits", "the same case twice", declared(cases=lambda: CASES[:1] * 2), "fewer than two"),
@@ -323,21 +357,37 @@ FAULTS: list[tuple[str, str, Any, str]] = [
     ("causal", "one label a sequence", BAG, "no output a token"),
     ("gates", "at the plain width", of(times=1), "shapes with a gate"),
     ("gates", "ratio not read", of(act=lambda *given: Shrunk(activation_of(*given))), "raised RuntimeError"),
-    ("gates", "ignored", made(TOY, lambda make, p, w, fill: make(p, w, {k: v for k, v in fill.items() if k != GATE})),
-     "isn't given twice"),
+    (
+        "gates",
+        "ignored",
+        made(TOY, lambda make, p, w, fill: make(p, w, {k: v for k, v in fill.items() if k != GATE})),
+        "isn't given twice",
+    ),
     ("rows", "centred over the batch", hooked(TOY, lambda out: out - out.mean(0)), "depends on another row"),
     ("rows", "sees no row", hooked(TOY, lambda out: out * 0), "doesn't depend on its row"),
     ("rows", "by the size of the batch", hooked(TOY, lambda out: out * len(out)), "batch of one row"),
-    ("arguments", "an option unchecked", made(TOY, lambda make, *given: make(*given), options=(Option("depth", None),)),
-     "depth='one'"),
-    ("arguments", "an option that does nothing", made(TOY, lambda make, *given: toy(*given), options=(Option("depth", 1),)),
-     "no case .* without its depth"),
-    ("arguments", "an option undeclared", declared(subject=lambda problem, widths, fill, depth=1: toy(problem, widths, fill)),
-     "got .'depth'."),
+    (
+        "arguments",
+        "an option unchecked",
+        made(TOY, lambda make, *given: make(*given), options=(Option("depth", None),)),
+        "depth='one'",
+    ),
+    (
+        "arguments",
+        "an option that does nothing",
+        made(TOY, lambda make, *given: toy(*given), options=(Option("depth", 1),)),
+        "no case .* without its depth",
+    ),
+    (
+        "arguments",
+        "an option undeclared",
+        declared(subject=lambda problem, widths, fill, depth=1: toy(problem, widths, fill)),
+        "got .'depth'.",
+    ),
     ("arguments", "a problem of its own", lenient(problem=CASES[0].problem), "no problem: is accepted"),
     ("arguments", "widths of its own", lenient(widths=(3,)), "no widths: is accepted"),
     ("arguments", "any option", lenient(options={}), "an unknown option: is accepted"),
-]  # fmt: skip
+]
 
 ELSEWHERE = torch.Generator().manual_seed(0)
 

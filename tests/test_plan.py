@@ -32,8 +32,13 @@ def whole(node: ast.AST) -> bool:
 
 def going_through(tree: ast.Module) -> set[str]:
     """Tests of a file that go through the catalogue part by part, or through a list made of it, and are not marked so."""
-    lists = {t.id for n in tree.body if isinstance(n, ast.Assign | ast.AnnAssign) and n.value is not None and whole(n.value)
-             for t in ast.walk(n) if isinstance(t, ast.Name) and isinstance(t.ctx, ast.Store)}  # fmt: skip
+    lists = {
+        t.id
+        for n in tree.body
+        if isinstance(n, ast.Assign | ast.AnnAssign) and n.value is not None and whole(n.value)
+        for t in ast.walk(n)
+        if isinstance(t, ast.Name) and isinstance(t.ctx, ast.Store)
+    }
     found = set()
     for test in (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name.startswith("test_")):
         first = {

@@ -38,10 +38,12 @@ def test_a_fresh_record_gets_its_present_fingerprints() -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        {"fingerprints": {A: "a" * 16, B: "0" * 16}}, {"fingerprints": {A: "b" * 16}}, {"fingerprint": "a" * 16, "rule": RULE},
+        {"fingerprints": {A: "a" * 16, B: "0" * 16}},
+        {"fingerprints": {A: "b" * 16}},
+        {"fingerprint": "a" * 16, "rule": RULE},
         {"fingerprints": ["a" * 16, "0" * 16]},
     ],
-)  # fmt: skip
+)
 def test_a_stale_record_stays_stale(row: dict[str, Any]) -> None:
     assert stamped(row, OLD, NEW) == (row, 0, 1)
 

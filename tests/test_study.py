@@ -329,14 +329,19 @@ def test_requests_are_checked_before_anything_runs():
     gate = next(p for p in catalogue.parts("activation") if "mlp" in p.slots())
     assert parse_arm(gate.name, task).parts.keys() == {"mlp"} and "mlp" in slots_of(task)
     for arms, options, error in (
-        ([], {}, BadInput), (["default", "default"], {}, BadInput), (["default"], {"baseline": "x"}, UnknownName),
-        (["default"], {"match": "parms"}, UnknownName), (["default"], {"engine": "stak"}, UnknownName),
-        (["default"], {"seeds": 0}, BadInput), (["default"], {"seeds": [1, 1]}, BadInput),
+        ([], {}, BadInput),
+        (["default", "default"], {}, BadInput),
+        (["default"], {"baseline": "x"}, UnknownName),
+        (["default"], {"match": "parms"}, UnknownName),
+        (["default"], {"engine": "stak"}, UnknownName),
+        (["default"], {"seeds": 0}, BadInput),
+        (["default"], {"seeds": [1, 1]}, BadInput),
         (["default"], {"trials": True}, BadInput),
-        (["default"], {"steps": 0}, BadInput), ([catalogue.parts("task")[0].id], {}, Misfit),
+        (["default"], {"steps": 0}, BadInput),
+        ([catalogue.parts("task")[0].id], {}, Misfit),
         (["nothing-of-the-kind"], {}, UnknownName),
         (["+".join(elementwise())], {}, Misfit),
-    ):  # fmt: skip
+    ):
         with pytest.raises(error):
             make_request(task, "moons", {}, arms, Terms(**options))
     assert [

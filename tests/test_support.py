@@ -26,9 +26,14 @@ PARTS: list[Any] = catalogue.parts("activation")
 
 def toy(fn: Callable[..., Tensor], **changes: Any) -> ActivationPart:
     declared: dict[str, Any] = dict(
-        cls="Toy", name="toy-support", summary="A toy.", reference=lambda x: x, formula="x", tags=Tags(smooth=True),
+        cls="Toy",
+        name="toy-support",
+        summary="A toy.",
+        reference=lambda x: x,
+        formula="x",
+        tags=Tags(smooth=True),
         paper=Paper(title="Toys", authors="A. Toy", year=2000),
-    )  # fmt: skip
+    )
     return activation(fn, **(declared | changes))
 
 
@@ -133,10 +138,17 @@ def entry(**checks: str) -> dict[str, Any]:
 
 
 def test_a_cell_says_what_is_on_record() -> None:
-    cells = pages.supported(RIPPLE, entry(
-        autocast="pass", compiled="fail: it broke", onnx="skip: declared: no operator", vmap="skip: says nothing",
-        exports="skip: not in the sample", numbers="pass",
-    ))  # fmt: skip
+    cells = pages.supported(
+        RIPPLE,
+        entry(
+            autocast="pass",
+            compiled="fail: it broke",
+            onnx="skip: declared: no operator",
+            vmap="skip: says nothing",
+            exports="skip: not in the sample",
+            numbers="pass",
+        ),
+    )
     assert cells["autocast"] == ("yes", "") and cells["torch.compile, full graph"] == ("no", "it broke")
     assert cells["ONNX"] == ("exception", "no operator") and cells["vmap"] == ("not made", "says nothing")
     assert cells["torch.export"] == cells["fused=True"] == ("not measured", "")

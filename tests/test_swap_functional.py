@@ -166,10 +166,15 @@ def test_the_model_itself_may_hold_the_calls() -> None:
 @pytest.mark.parametrize(
     ("what", "count"),
     [
-        (F.relu, 8), (nn.ReLU, 9), ((F.relu, nn.GELU), 10), ("blocks.1.relu", 4), ("*.gelu", 2),
-        (lambda path, module: path == "blocks.0.gelu", 1), ((F.gelu, F.silu), 2),
+        (F.relu, 8),
+        (nn.ReLU, 9),
+        ((F.relu, nn.GELU), 10),
+        ("blocks.1.relu", 4),
+        ("*.gelu", 2),
+        (lambda path, module: path == "blocks.0.gelu", 1),
+        ((F.gelu, F.silu), 2),
     ],
-)  # fmt: skip
+)
 def test_every_way_to_say_what_reaches_calls(what: object, count: int) -> None:
     model, x = net()
     assert len(swap(model, what, Squeeze, functional=True, example=x).sites) == count
@@ -282,12 +287,18 @@ class Kind(nn.Module):
 @pytest.mark.parametrize(
     ("make", "function", "why"),
     [
-        (Branch, F.relu, "can't be traced: TraceError"), (Remembers, F.relu, "sets last"), (Draws, F.relu, "random numbers"),
-        (Dice, F.relu, "random numbers"), (Makes, F.relu, "makes tensors"), (Context, F.relu, "with block"),
-        (Halves, F.glu, "gated"), (Slope, F.prelu, "computed values"), (Listed, F.relu, "another output"),
+        (Branch, F.relu, "can't be traced: TraceError"),
+        (Remembers, F.relu, "sets last"),
+        (Draws, F.relu, "random numbers"),
+        (Dice, F.relu, "random numbers"),
+        (Makes, F.relu, "makes tensors"),
+        (Context, F.relu, "with block"),
+        (Halves, F.glu, "gated"),
+        (Slope, F.prelu, "computed values"),
+        (Listed, F.relu, "another output"),
         (Kind, F.relu, "another output"),
     ],
-)  # fmt: skip
+)
 def test_a_forward_that_a_trace_would_change_is_left_with_the_reason(make: type, function: object, why: str) -> None:
     x = torch.randn(2, 4)
     alone = nn.Sequential(make())

@@ -129,8 +129,10 @@ def test_norms_keep_their_channels() -> None:
     model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Flatten(2), nn.LayerNorm(9), nn.GroupNorm(2, 6))
     swap(model, (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm), part, example=torch.randn(2, 3, 5, 5))
     assert [m.sizes for m in model if isinstance(m, part.cls)] == [
-        {"channels": 6, "channel_dim": 1}, {"channels": 9, "channel_dim": -1}, {"channels": 6, "channel_dim": 1},
-    ]  # fmt: skip
+        {"channels": 6, "channel_dim": 1},
+        {"channels": 9, "channel_dim": -1},
+        {"channels": 6, "channel_dim": 1},
+    ]
     with pytest.raises(Misfit, match="norms over one dimension"):
         swap(nn.Sequential(nn.LayerNorm((2, 3))), nn.LayerNorm, part)
 

@@ -32,15 +32,31 @@ def _reference(x: float, *rest: float) -> float:
     return math.tanh(x)
 
 
-SLOPES = activation(toy_slopes, cls="ToySlopes", reference=_reference, paper=PAPER,
-                    learn=(Learn("right", 0.3), Learn("left", 2.0, bounds=(0.0, 3.0))))  # fmt: skip
+SLOPES = activation(
+    toy_slopes,
+    cls="ToySlopes",
+    reference=_reference,
+    paper=PAPER,
+    learn=(Learn("right", 0.3), Learn("left", 2.0, bounds=(0.0, 3.0))),
+)
 WAVE = activation(
-    toy_wave, cls="ToyWave", reference=_reference, paper=PAPER,
+    toy_wave,
+    cls="ToyWave",
+    reference=_reference,
+    paper=PAPER,
     learn=(Learn("rate", lambda o: 9.0 if o["pace"] == "fast" else 1.0),),
     options=(Option("pace", "slow", allowed=("slow", "fast")),),
-)  # fmt: skip
-SHARED = activation(toy_scaled, name="toy-shared", cls="ToyShared", reference=_reference, paper=PAPER,
-                    learn=(Learn("slope", 0.5),), options=(Option("shift", 0.0),), shared=True)  # fmt: skip
+)
+SHARED = activation(
+    toy_scaled,
+    name="toy-shared",
+    cls="ToyShared",
+    reference=_reference,
+    paper=PAPER,
+    learn=(Learn("slope", 0.5),),
+    options=(Option("shift", 0.0),),
+    shared=True,
+)
 
 
 class Sine(nn.Module):
@@ -275,9 +291,10 @@ def test_torchs_own_modules_are_fitted_too() -> None:
 
 
 LEARNING = [
-    p for p in catalogue.parts("activation")
+    p
+    for p in catalogue.parts("activation")
     if isinstance(p, ActivationPart) and p.learn and p.tags.shape == "elementwise" and not p.retired and not p.tags.no_dtypes
-]  # fmt: skip
+]
 
 
 @pytest.mark.every_part

@@ -243,7 +243,7 @@ FAULTS: list[tuple[str, str, Change, str]] = [
     ("learnable", "a rate that trains nothing", changed(lr=(0.0, 1.0, 1e-12)), "aren't better"),
     ("learnable", "the rule is the control", changed(control=USUAL.slots["rule"]), "aren't better than the control"),
     ("learnable", "out of reach", problem(delta=0.9), "better than the best constant by 0.9"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

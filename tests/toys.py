@@ -22,10 +22,18 @@ from netwright.waiting.losses import cross_entropy
 
 CLASSES, INPUTS, ROWS = 3, 5, 120
 PROBLEM = Problem(
-    loss=cross_entropy, metric=accuracy, metric_name="accuracy", higher_is_better=True, worst=0.0, delta=0.01,
-    input=(INPUTS,), output=(CLASSES,), classes=CLASSES, gives=frozenset({"labels", "vector"}),
+    loss=cross_entropy,
+    metric=accuracy,
+    metric_name="accuracy",
+    higher_is_better=True,
+    worst=0.0,
+    delta=0.01,
+    input=(INPUTS,),
+    output=(CLASSES,),
+    classes=CLASSES,
+    gives=frozenset({"labels", "vector"}),
     encode=partial(one_hot, classes=CLASSES),
-)  # fmt: skip
+)
 
 
 def data(seed: int = 0, dtype: torch.dtype = torch.float32) -> Data:

@@ -40,9 +40,18 @@ def reference_eval(rows: Rows, mean: Sequence[float]) -> list[list[float]]:
 
 
 CENTRE = activation(
-    centre, cls="Centre", name="toy-centre", summary="A toy.", reference=reference, reference_eval=reference_eval, draw=draw,
-    evaluate=evaluate, state=(State("mean", 0.0),), paper=PAPER, tags=Tags(shape="stateful"),
-)  # fmt: skip
+    centre,
+    cls="Centre",
+    name="toy-centre",
+    summary="A toy.",
+    reference=reference,
+    reference_eval=reference_eval,
+    draw=draw,
+    evaluate=evaluate,
+    state=(State("mean", 0.0),),
+    paper=PAPER,
+    tags=Tags(shape="stateful"),
+)
 
 
 def drawing(x: Tensor, mean: Tensor, *, dim: int) -> Tensor:
@@ -68,12 +77,19 @@ def straight(x: float) -> float:
 
 
 STEP = activation(
-    step, cls="Step", name="toy-step", summary="A toy.", reference=lambda x: float(x > 0), backward=straight, paper=PAPER,
-    tags=Tags(exact_gradient=False, monotone=True, scale_invariant=True, kinks=(-1.0, 1.0)), limits=(0.0, 1.0),
-)  # fmt: skip
+    step,
+    cls="Step",
+    name="toy-step",
+    summary="A toy.",
+    reference=lambda x: float(x > 0),
+    backward=straight,
+    paper=PAPER,
+    tags=Tags(exact_gradient=False, monotone=True, scale_invariant=True, kinks=(-1.0, 1.0)),
+    limits=(0.0, 1.0),
+)
 TANH = activation(
     torch.tanh, cls="Tanh", name="toy-smooth", summary="A toy.", reference=lambda x: 0.0, paper=PAPER, tags=Tags(smooth=True)
-)  # fmt: skip
+)
 
 
 class Kinked(torch.autograd.Function):
@@ -99,7 +115,10 @@ WRONG: list[tuple[str, str, ActivationPart]] = [
     ("evaluation", "a gradient that is NaN", replace(CENTRE, evaluate=undefined)),
     ("backward", "another slope", replace(STEP, backward=lambda x: 1.0)),
     ("backward", "none declared", replace(STEP, backward=None)),
-    ("backward", "the derivative declared to be another",
-     replace(TANH, backward=lambda x: 0.0, tags=Tags(smooth=True, exact_gradient=True))),
+    (
+        "backward",
+        "the derivative declared to be another",
+        replace(TANH, backward=lambda x: 0.0, tags=Tags(smooth=True, exact_gradient=True)),
+    ),
     ("double_backward", "of first order only", replace(TANH, subject=Kinked.apply)),
-]  # fmt: skip
+]

@@ -26,23 +26,42 @@ def study_row(study: Study) -> dict[str, Any]:
     for arm in result.arms:
         cost = arm.cost
         arms[arm.name] = {
-            "mean": arm.mean, "interval": arm.interval, "n": arm.n, "failed": arm.failed,
+            "mean": arm.mean,
+            "interval": arm.interval,
+            "n": arm.n,
+            "failed": arm.failed,
             "scores": {str(seed): value for seed, value in arm.scores.items()},
-            **({} if cost is None else {
-                "params": cost.params, "flops": cost.flops_train, "step": cost.step_ratio, "memory": cost.peak_memory,
-                "widths": list(cost.widths),
-            }),
-        }  # fmt: skip
+            **(
+                {}
+                if cost is None
+                else {
+                    "params": cost.params,
+                    "flops": cost.flops_train,
+                    "step": cost.step_ratio,
+                    "memory": cost.peak_memory,
+                    "widths": list(cost.widths),
+                }
+            ),
+        }
     comparisons = {
         c.a: {"difference": c.difference, "interval": c.interval, "p": c.p, "verdict": c.verdict, "reason": c.reason}
         for c in result.comparisons
     }
     return {
         "fingerprints": rests_on(study.entrants),
-        "metric": result.metric, "higher_is_better": result.higher_is_better, "delta": result.delta,
-        "baseline": result.baseline, "match": result.match, "seeds": len(result.seeds), "trials": result.trials,
-        "engine": result.engine, "command": result.command, "arms": arms, "comparisons": comparisons, "notes": list(result.notes),
-    }  # fmt: skip
+        "metric": result.metric,
+        "higher_is_better": result.higher_is_better,
+        "delta": result.delta,
+        "baseline": result.baseline,
+        "match": result.match,
+        "seeds": len(result.seeds),
+        "trials": result.trials,
+        "engine": result.engine,
+        "command": result.command,
+        "arms": arms,
+        "comparisons": comparisons,
+        "notes": list(result.notes),
+    }
 
 
 def fresh(row: Mapping[str, Any] | None) -> bool:
@@ -64,9 +83,14 @@ def attempt(work: Callable[..., dict[str, Any]], cell: Cell) -> dict[str, Any]:
 
 
 def fill(
-    cells: Iterable[tuple[str, Cell]], work: Callable[..., dict[str, Any]], path: Path, page: Callable[[Mapping[str, Any]], str],
-    budget: float, workers: int, every: Iterable[str],
-) -> None:  # fmt: skip
+    cells: Iterable[tuple[str, Cell]],
+    work: Callable[..., dict[str, Any]],
+    path: Path,
+    page: Callable[[Mapping[str, Any]], str],
+    budget: float,
+    workers: int,
+    every: Iterable[str],
+) -> None:
     """work(**cell) of the cells that aren't fresh, until the budget (minutes) is spent; writes path (.json, .md) after each.
 
     every: keys of all cells the table should have; those it hasn't are kept under "missing".
@@ -139,8 +163,10 @@ def ending(saved: Mapping[str, Any]) -> list[str]:
     env = saved["environment"]
     return [
         *(["", f"Not measured yet: {absent}."] if absent else []),
-        "", f"torch {env.get('torch', '?')}, {env.get('cpu', '?')}, one thread a run.", "",
-    ]  # fmt: skip
+        "",
+        f"torch {env.get('torch', '?')}, {env.get('cpu', '?')}, one thread a run.",
+        "",
+    ]
 
 
 def heading(score: str) -> list[str]:

@@ -130,9 +130,12 @@ def until_it_stops(
     if state is not None:
         rule.load_state_dict(state)
     return {
-        "val": best, "test": float(task.problem.metric(predict(rule, x_test), y_test)), "steps": spent, "seconds": seconds,
+        "val": best,
+        "test": float(task.problem.metric(predict(rule, x_test), y_test)),
+        "steps": spent,
+        "seconds": seconds,
         "joules": None if joules is None or after is None else after - joules,
-    }  # fmt: skip
+    }
 
 
 def tuned(task: Task, spec: str, scale: float, device: str) -> dict[str, Any]:
@@ -162,10 +165,13 @@ def paper(pair: str, scale: float, device: str, out: Path) -> dict[str, Any]:
 
     joules = all(run["joules"] for side in (twin, mine) for run in side["runs"])
     return {
-        "scale": scale, "backprop": twin, "rule": mine, "accuracy_difference": mean(mine, "test") - mean(twin, "test"),
+        "scale": scale,
+        "backprop": twin,
+        "rule": mine,
+        "accuracy_difference": mean(mine, "test") - mean(twin, "test"),
         "time_ratio_to_the_stop": mean(mine, "seconds") / mean(twin, "seconds"),
         "energy_ratio_to_the_stop": mean(mine, "joules") / mean(twin, "joules") if joules else None,
-    }  # fmt: skip
+    }
 
 
 def clean(pair: str, scale: float, device: str, out: Path) -> dict[str, Any]:
@@ -180,11 +186,17 @@ def clean(pair: str, scale: float, device: str, out: Path) -> dict[str, Any]:
         return mine / twin if mine and twin else None
 
     return {
-        "verdict": c.verdict, "difference": c.difference, "interval": c.interval, "p": c.p, "reason": c.reason,
-        "scores": {arm.name: arm.mean for arm in result.arms}, "step_time_ratio": costs[spec].get("step_ratio"),
-        "peak_memory_ratio": over("peak_memory"), "predict_flops_ratio": over("flops_infer"),
+        "verdict": c.verdict,
+        "difference": c.difference,
+        "interval": c.interval,
+        "p": c.p,
+        "reason": c.reason,
+        "scores": {arm.name: arm.mean for arm in result.arms},
+        "step_time_ratio": costs[spec].get("step_ratio"),
+        "peak_memory_ratio": over("peak_memory"),
+        "predict_flops_ratio": over("flops_infer"),
         "command": study.command,
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
@@ -211,8 +223,9 @@ def main() -> None:
                 continue
             run = {"paper": paper, "clean": clean}[protocol]
             rows[key] = run(pair, given.scale, given.device, given.out / f"{protocol}-{pair}") | {
-                "fingerprints": prints, "environment": environment(given.device),
-            }  # fmt: skip
+                "fingerprints": prints,
+                "environment": environment(given.device),
+            }
             path.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n", encoding="utf-8")
             print(key, {k: v for k, v in rows[key].items() if isinstance(v, (int, float, str))})
 

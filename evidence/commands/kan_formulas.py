@@ -51,18 +51,25 @@ FORMULAS: dict[str, tuple[str, Callable[[Tensor], Tensor], tuple[int, ...]]] = {
     "toy, five nodes": ("exp(sin(pi x) + y^2)", toy, (2, 5, 1)),
     "product": ("x y", lambda x: x[:, :1] * x[:, 1:], (2, 2, 1)),
     "four": ("exp((sin(pi (a^2 + b^2)) + sin(pi (c^2 + d^2))) / 2)", waves, (4, 4, 2, 1)),
-    "hundred": ("exp(mean of sin^2(pi x_i / 2), 100 inputs)",
-                lambda x: torch.exp((torch.sin(PI * x / 2) ** 2).mean(1, keepdim=True)), (100, 1, 1)),
-}  # fmt: skip
+    "hundred": (
+        "exp(mean of sin^2(pi x_i / 2), 100 inputs)",
+        lambda x: torch.exp((torch.sin(PI * x / 2) ** 2).mean(1, keepdim=True)),
+        (100, 1, 1),
+    ),
+}
 WIDTHS = (8, 16, 32, 64, 128)
 ACTIVATIONS = {"tanh": nn.Tanh, "silu": nn.SiLU}
 
 
 def optimizer(net: nn.Module, steps: int) -> torch.optim.LBFGS:
     return torch.optim.LBFGS(
-        net.parameters(), max_iter=steps, line_search_fn="strong_wolfe", history_size=100, tolerance_grad=0.0,
+        net.parameters(),
+        max_iter=steps,
+        line_search_fn="strong_wolfe",
+        history_size=100,
+        tolerance_grad=0.0,
         tolerance_change=0.0,
-    )  # fmt: skip
+    )
 
 
 def fit(net: nn.Module, x: Tensor, y: Tensor, steps: int, seconds: float = math.inf) -> None:
@@ -107,9 +114,7 @@ def mlp_of(inputs: int, width: int, activation: str, seed: int) -> nn.Sequential
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         act = ACTIVATIONS[activation]
-        return nn.Sequential(
-            nn.Linear(inputs, width), act(), nn.Linear(width, width), act(), nn.Linear(width, 1)
-        ).double()  # fmt: skip
+        return nn.Sequential(nn.Linear(inputs, width), act(), nn.Linear(width, width), act(), nn.Linear(width, 1)).double()
 
 
 def nearest_width(inputs: int, parameters: int) -> int:
@@ -130,20 +135,31 @@ def cell(formula: str, seed: int) -> dict[str, Any]:
         update_grids(kan, x, grid=grid, eps=1.0)
         fit(kan, x, y, STEPS)
         spent = time.process_time() - begun
-        stages.append({
-            "grid": grid, "parameters": count_parameters(kan), "train": error(kan, x, y), "test": error(kan, x_test, y_test),
-            "seconds": spent,
-        })  # fmt: skip
+        stages.append(
+            {
+                "grid": grid,
+                "parameters": count_parameters(kan),
+                "train": error(kan, x, y),
+                "test": error(kan, x_test, y_test),
+                "seconds": spent,
+            }
+        )
     mlps = []
     for activation in ACTIVATIONS:
         own = nearest_width(widths[0], stages[-1]["parameters"])
         for width in sorted({own, *WIDTHS}):
             mlp = mlp_of(widths[0], width, activation, seed)
             fit(mlp, x, y, 10**6, seconds=stages[-1]["seconds"])
-            mlps.append({
-                "activation": activation, "width": width, "parameters": count_parameters(mlp), "matched": width == own,
-                "train": error(mlp, x, y), "test": error(mlp, x_test, y_test),
-            })  # fmt: skip
+            mlps.append(
+                {
+                    "activation": activation,
+                    "width": width,
+                    "parameters": count_parameters(mlp),
+                    "matched": width == own,
+                    "train": error(mlp, x, y),
+                    "test": error(mlp, x_test, y_test),
+                }
+            )
     part = catalogue.get("layer/kan")
     return {"fingerprints": {part.id: fingerprint(part)}, "stages": stages, "mlps": mlps}
 
@@ -186,9 +202,10 @@ def page(saved: Mapping[str, Any]) -> str:
         wins.append((formula, text, least, statistics.median(matched), statistics.median(free)))
         columns = [spread(tests[g]) for g in GRIDS]
         out.append(
-            f"| {text} | {list(widths)} | " + " | ".join(columns)
+            f"| {text} | {list(widths)} | "
+            + " | ".join(columns)
             + f" | {slope:.1f} | {spread(matched)} | {spread(free)} | {len(rows)} |"
-        )  # fmt: skip
+        )
     won = [f"{text} ({kan:.0e} against {mlp:.0e})" for _, text, kan, _, mlp in wins if mlp < kan]
     lost = [f"{text} ({kan:.0e} against {mlp:.0e})" for _, text, kan, _, mlp in wins if mlp >= kan]
     out += [

@@ -30,15 +30,20 @@ BASE = "relu"
 #: section -> (slots whose layers it compares, seeds, trials, other arms, title).
 SECTIONS: dict[str, tuple[tuple[str, ...], int, int, tuple[str, ...], str]] = {
     "mlp": (
-        ("layer", "head"), 6, 3,
+        ("layer", "head"),
+        6,
+        3,
         ("silu", "gelu", "b-spline", "kan:base=none", "kan:grid=3", "kan:low=-3,high=3", "kat:init=gelu"),
         "Mlp 784-128-128-10, 800 steps of 64 images, six seeds, three rates each",
     ),
     "convnet": (
-        ("conv", "channelwise"), 6, 1, (),
+        ("conv", "channelwise"),
+        6,
+        1,
+        (),
         "ConvNet of 16 and 32 channels, 800 steps of 64 images, six seeds at the published rate (*not tuned*)",
     ),
-}  # fmt: skip
+}
 #: Layers that are compared in another form, the same function: every edge has a basis of its own, which takes an hour unfused.
 INSTEAD = {"wavelet-kan": "wavelet-kan:fused=true"}
 

@@ -20,13 +20,28 @@ from netwright.bench.request import environment
 HERE = Path(__file__).resolve().parents[1]
 #: name -> (task, task options, arms, seeds, what the issue of the first release asked for)
 ASKED: dict[str, tuple[str, dict[str, Any], list[str], int, str]] = {
-    "mnist": ("mnist", {"size": "full", "host": "mlp"}, ["relu", "relu+mono-forward", "relu+frozen-hidden"], 6,
-              "backprop at least 0.980, mean of 6 seeds; Mono-Forward within 0.010 of it"),
-    "shakespeare": ("shakespeare", {"size": "full"}, ["gelu"], 1,
-                    "one run at most 1.80 nats a character, at most 0.5 M parameters"),
-    "cifar10": ("cifar10", {"size": "full", "host": "convnet"}, ["relu"], 1,
-                "one run at least 0.75 in at most 45 minutes, at most 0.3 M parameters"),
-}  # fmt: skip
+    "mnist": (
+        "mnist",
+        {"size": "full", "host": "mlp"},
+        ["relu", "relu+mono-forward", "relu+frozen-hidden"],
+        6,
+        "backprop at least 0.980, mean of 6 seeds; Mono-Forward within 0.010 of it",
+    ),
+    "shakespeare": (
+        "shakespeare",
+        {"size": "full"},
+        ["gelu"],
+        1,
+        "one run at most 1.80 nats a character, at most 0.5 M parameters",
+    ),
+    "cifar10": (
+        "cifar10",
+        {"size": "full", "host": "convnet"},
+        ["relu"],
+        1,
+        "one run at least 0.75 in at most 45 minutes, at most 0.3 M parameters",
+    ),
+}
 
 
 def reach(name: str, out: Path) -> dict[str, Any]:
@@ -35,18 +50,27 @@ def reach(name: str, out: Path) -> dict[str, Any]:
     study = netwright.Study(task, arms, task_options=options, seeds=seeds, trials=1, match="none", out=out / name)
     result = study.run(print)
     return {
-        "task": result.task, "metric": result.metric, "asked": asked, "tuned": False, "seeds": list(result.seeds),
-        "steps": study.task.steps, "batch": study.task.batch, "command": study.command,
+        "task": result.task,
+        "metric": result.metric,
+        "asked": asked,
+        "tuned": False,
+        "seeds": list(result.seeds),
+        "steps": study.task.steps,
+        "batch": study.task.batch,
+        "command": study.command,
         "arms": [
             {
-                "name": a.name, "mean": a.mean, "interval": a.interval, "scores": {str(k): v for k, v in a.scores.items()},
+                "name": a.name,
+                "mean": a.mean,
+                "interval": a.interval,
+                "scores": {str(k): v for k, v in a.scores.items()},
                 "parameters": a.cost.params if a.cost else None,
                 "wall_minutes_a_run": [round((r.seconds or 0) / 60, 2) for r in result.records if r.arm == a.name],
             }
             for a in result.arms
         ],
         "environment": environment(),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

@@ -47,27 +47,65 @@ HERE = Path(__file__).resolve().parents[1]
 BASE, CONTROL = "backprop", "frozen-hidden"
 #: Rows beside the default setting of every rule.
 VARIANTS = (
-    "mono-forward:predict=sum", "mono-forward:frozen=True", "forward-forward:predict=all", "dfa:signal=target",
-    "forward-forward:predict=classifier", "collaborative-ff:collaborate=preceding", "lls:variant=m", "lls:variant=mxm",
-    "local-loss:loss=pred", "local-loss:loss=sim", "cafo:head=ce", "sign-symmetry:variant=fixed",
-    "sign-symmetry:variant=redrawn", "noprop:steps=1", "multitasking-hebbian:steps=0",
-    "predictive-coding:variant=fixed-prediction", "equilibrium-propagation:estimate=one-sided",
-    "difference-target-propagation:feedback=ldrl", "physical-ff:reads=physical",
-)  # fmt: skip
+    "mono-forward:predict=sum",
+    "mono-forward:frozen=True",
+    "forward-forward:predict=all",
+    "dfa:signal=target",
+    "forward-forward:predict=classifier",
+    "collaborative-ff:collaborate=preceding",
+    "lls:variant=m",
+    "lls:variant=mxm",
+    "local-loss:loss=pred",
+    "local-loss:loss=sim",
+    "cafo:head=ce",
+    "sign-symmetry:variant=fixed",
+    "sign-symmetry:variant=redrawn",
+    "noprop:steps=1",
+    "multitasking-hebbian:steps=0",
+    "predictive-coding:variant=fixed-prediction",
+    "equilibrium-propagation:estimate=one-sided",
+    "difference-target-propagation:feedback=ldrl",
+    "physical-ff:reads=physical",
+)
 SEEDS = 6
 LEADERS = {"full": 8, "mnist-conv": 6, "cifar10-conv": 6}
 #: Run on all of MNIST whatever they score on 10 000 images, for targets were set for them.
 TARGETED = (
-    "backprop", "frozen-hidden", "mono-forward", "dual-propagation", "lls", "local-loss", "dfa", "forward-forward:predict=all",
-    "counter-current", "noprop", "forward-forward",
-)  # fmt: skip
+    "backprop",
+    "frozen-hidden",
+    "mono-forward",
+    "dual-propagation",
+    "lls",
+    "local-loss",
+    "dfa",
+    "forward-forward:predict=all",
+    "counter-current",
+    "noprop",
+    "forward-forward",
+)
 DEPTHS = (1, 2, 4, 8)
 #: Rules whose use of depth is looked at: those that train hidden blocks without a gradient through all of them.
 DEEP = (
-    "backprop", "frozen-hidden", "mono-forward", "lls", "local-loss", "forward-forward", "dfa", "counter-current",
-    "soft-hebbian", "dual-propagation", "collaborative-ff", "physical-ff", "difference-target-propagation", "feedback-alignment",
-    "sign-symmetry", "cafo", "noprop", "predictive-coding", "equilibrium-propagation",
-)  # fmt: skip
+    "backprop",
+    "frozen-hidden",
+    "mono-forward",
+    "lls",
+    "local-loss",
+    "forward-forward",
+    "dfa",
+    "counter-current",
+    "soft-hebbian",
+    "dual-propagation",
+    "collaborative-ff",
+    "physical-ff",
+    "difference-target-propagation",
+    "feedback-alignment",
+    "sign-symmetry",
+    "cafo",
+    "noprop",
+    "predictive-coding",
+    "equilibrium-propagation",
+)
 PROBED = (0, 1)  # seeds whose layers are probed
 
 
@@ -77,10 +115,13 @@ PROBED = (0, 1)  # seeds whose layers are probed
 def task_of(section: str, depth: int = 2, rate: float | None = None) -> Task:
     """The section's task: data, host and budget as the issue of the rules asks."""
     name, size, host = {
-        "small": ("mnist", "small", "mlp"), "depth": ("mnist", "small", "mlp"), "full": ("mnist", "full", "mlp"),
-        "mnist-conv": ("mnist", "small", "convnet"), "cifar10-conv": ("cifar10", "small", "convnet"),
+        "small": ("mnist", "small", "mlp"),
+        "depth": ("mnist", "small", "mlp"),
+        "full": ("mnist", "full", "mlp"),
+        "mnist-conv": ("mnist", "small", "convnet"),
+        "cifar10-conv": ("cifar10", "small", "convnet"),
         "cora": ("cora", "full", ""),
-    }[section]  # fmt: skip
+    }[section]
     part = catalogue.get(f"task/{name}")
     task = part.build(size=size, **({"host": host} if host else {}))
     changes: dict[str, Any] = {}
@@ -136,11 +177,14 @@ def scores(section: str, spec: str, seeds: list[int], trials: int, rate: float |
     chosen = {(s.seed, s.trial): s for s in result.scores}
     runs = [r for r in result.records if (r.seed, r.trial) in chosen and r.state != "superseded"]
     return {
-        "scores": {str(s.seed): s.value for s in result.scores}, "failed": sum(s.failed for s in result.scores),
+        "scores": {str(s.seed): s.value for s in result.scores},
+        "failed": sum(s.failed for s in result.scores),
         "rates": {str(r.seed): r.point["lr"] for r in runs},
         "curves": {str(r.seed): [[step, value] for step, _, value in r.curve] for r in runs},
-        "trials": trials, "steps": task.steps, "batch": task.batch,
-    }  # fmt: skip
+        "trials": trials,
+        "steps": task.steps,
+        "batch": task.batch,
+    }
 
 
 def trained(task: Task, spec: str, seed: int, rate: float) -> tuple[Any, Data]:
@@ -200,9 +244,10 @@ def costs(section: str, spec: str) -> dict[str, Any]:
     ratios = [b / a for a, b in zip(first, second, strict=True)]
     memory = [probe.peak_memory(stepper) for stepper in steppers[:2]]
     return row | {
-        "time": statistics.median(ratios), "aa": statistics.median(b / a for a, b in zip(first, again, strict=True)),
+        "time": statistics.median(ratios),
+        "aa": statistics.median(b / a for a, b in zip(first, again, strict=True)),
         "memory": memory[1] / memory[0] if all(memory) else None,
-    }  # fmt: skip
+    }
 
 
 def cell(section: str, spec: str, unit: str, trials: int, rate: float | None, out: str) -> dict[str, Any]:

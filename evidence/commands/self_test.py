@@ -79,9 +79,12 @@ def batch(task: Task, studies: Sequence[int]) -> list[dict[str, Any]]:
         widened = planning.widen(mine, entrants, plan, [record for record, _ in kept.values()])
         plans[i] = replace(plan, widened=widened)
     more = [
-        run for i in studies if plans[i].widened
-        for run in planning.runs_of(request_for(task, study_seeds(i)), entrants, plans[i]) if run.key not in kept
-    ]  # fmt: skip
+        run
+        for i in studies
+        if plans[i].widened
+        for run in planning.runs_of(request_for(task, study_seeds(i)), entrants, plans[i])
+        if run.key not in kept
+    ]
     perform(entrants, plan, more, kept)
     return [judged(i, plan.placed(entrants), kept, bool(plans[i].widened)) for i in studies]
 
@@ -149,9 +152,16 @@ def false_alarm(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     upper = float(beta.ppf(0.95, k + 1, n - k)) if k < n else 1.0
     verdicts = {v: sum(row["verdict"] == v for row in rows) for v in ("better", "worse", "equivalent", "cannot tell")}
     return {
-        "studies": n, "called": k, "share": k / n, "lower_bound": lower, "upper_bound": upper, "verdicts": verdicts,
-        "widened": sum(row["widened"] for row in rows), "at_most_0.05": upper <= 0.05, "above_0.05": lower > 0.05,
-    }  # fmt: skip
+        "studies": n,
+        "called": k,
+        "share": k / n,
+        "lower_bound": lower,
+        "upper_bound": upper,
+        "verdicts": verdicts,
+        "widened": sum(row["widened"] for row in rows),
+        "at_most_0.05": upper <= 0.05,
+        "above_0.05": lower > 0.05,
+    }
 
 
 def power(task: Task, rows: Sequence[dict[str, Any]], planted: int) -> dict[str, Any]:
@@ -165,9 +175,13 @@ def power(task: Task, rows: Sequence[dict[str, Any]], planted: int) -> dict[str,
         verdicts.append(verdict_of(task, dict.fromkeys(seeds, 0.0), b))
     worse = verdicts.count("worse")
     return {
-        "studies": len(verdicts), "sd": spread, "handicap": handicap, "called_worse": worse,
-        "share": worse / len(verdicts), "passed": worse >= 0.9 * len(verdicts),
-    }  # fmt: skip
+        "studies": len(verdicts),
+        "sd": spread,
+        "handicap": handicap,
+        "called_worse": worse,
+        "share": worse / len(verdicts),
+        "passed": worse >= 0.9 * len(verdicts),
+    }
 
 
 def write(path: Path, row: dict[str, Any]) -> None:
@@ -209,10 +223,18 @@ def main(given: Sequence[str] | None = None) -> int:
     if not rows:
         return 1
     answer = {
-        "key": key, "task": TASK, "seeds": SEEDS, "trials": TRIALS, "seconds": spent, "environment": environment(),
-        "identity": identity(task), "same_as_compare": same_as_compare(task, rows[0]),
-        "false_alarm": false_alarm(rows), "power": power(task, rows, options.planted), "rows": rows,
-    }  # fmt: skip
+        "key": key,
+        "task": TASK,
+        "seeds": SEEDS,
+        "trials": TRIALS,
+        "seconds": spent,
+        "environment": environment(),
+        "identity": identity(task),
+        "same_as_compare": same_as_compare(task, rows[0]),
+        "false_alarm": false_alarm(rows),
+        "power": power(task, rows, options.planted),
+        "rows": rows,
+    }
     write(options.out, answer)
     for name in ("identity", "same_as_compare", "false_alarm", "power"):
         print(f"{name}: {json.dumps(answer[name])}")

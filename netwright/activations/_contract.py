@@ -50,8 +50,9 @@ def same(what: str, got: Tensor, wanted: Tensor, tolerance: float = 0.0) -> None
     expect(
         float(gap[worst]) <= tolerance * scale,
         f"{what} (largest difference {float(gap[worst]):.3g}, at entry {worst})",
-        got=got.flatten()[worst].item(), wanted=wanted.flatten()[worst].item(),
-    )  # fmt: skip
+        got=got.flatten()[worst].item(),
+        wanted=wanted.flatten()[worst].item(),
+    )
 
 
 def shape(part: ActivationPart) -> None:
@@ -330,8 +331,19 @@ CHECKS = (
     *(
         Check(f.__name__, f)
         for f in (
-            reference, numbers, infinities, limits, values, gradients, gradcheck, smooth, monotone, parity, scale_invariant,
-            identities, backward,
+            reference,
+            numbers,
+            infinities,
+            limits,
+            values,
+            gradients,
+            gradcheck,
+            smooth,
+            monotone,
+            parity,
+            scale_invariant,
+            identities,
+            backward,
         )
     ),
     *(Check(f.__name__, f) for f in (shape, dtype, arguments, learnable, copies, meta, vmap, autocast, saved_bytes)),
@@ -339,4 +351,4 @@ CHECKS = (
     *_support.CHECKS,
     Check("fused", fused, needs_compile=True, one_in=40),
     Check("compiled", compiled, needs_compile=True, one_in=40),
-)  # fmt: skip
+)

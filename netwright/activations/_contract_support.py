@@ -79,14 +79,12 @@ def onnx(part: ActivationPart) -> None:
     with _quiet():
         program = torch.onnx.export(
             built, (_rows(4),), dynamo=True, verbose=False, dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
-        )  # fmt: skip
+        )
     assert program is not None
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = settings.inter_op_num_threads = 1
     settings.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        program.model_proto.SerializeToString(), settings, providers=["CPUExecutionProvider"]
-    )  # fmt: skip
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     (taken,) = session.get_inputs()
     for count in (4, 9):
         x = _rows(count)

@@ -301,8 +301,10 @@ class Activation(nn.Module):
         """A pass in training, which draws and brings the statistics up to date, or one in evaluation."""
         part = self.part
         kept = [getattr(self, item.name) for item in part.state]
-        state = [self._along(b, x).to(x.dtype) if item.per == "channel" else b.reshape(()).to(x.dtype)
-                 for item, b in zip(part.state, kept, strict=True)]  # fmt: skip
+        state = [
+            self._along(b, x).to(x.dtype) if item.per == "channel" else b.reshape(()).to(x.dtype)
+            for item, b in zip(part.state, kept, strict=True)
+        ]
         if not self.training and part.evaluate is not None:
             return part.evaluate(x, *learned, *state, **options)
         draws = part.draw(x, self.generator, **options) if part.draw else ()

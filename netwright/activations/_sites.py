@@ -99,9 +99,6 @@ class ActivationSites(Sites):
             needs = set()
         return ActivationTarget(part.id, options, frozenset(takes), frozenset(needs - set(options)), part=part)
 
-    def module_type(self, part: ActivationPart) -> type[nn.Module]:
-        return part.module_type()
-
     def functions(self, part: ActivationPart) -> tuple[str, ...]:
         return (part.cls, part.name)
 

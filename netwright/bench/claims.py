@@ -55,14 +55,30 @@ def record(part: Part, claim: Claim, study: Study, result: StudyResult) -> dict[
     """The verdict as plain data, with the fingerprints that keep it fresh."""
     comparison = result.comparisons[0]
     return {
-        "schema": 1, "part": part.id, "claim": claim.name, "text": claim.text, "where": claim.where,
-        "expect": claim.protocol.expect if claim.protocol else "", "answer": answer(claim, comparison),
+        "schema": 1,
+        "part": part.id,
+        "claim": claim.name,
+        "text": claim.text,
+        "where": claim.where,
+        "expect": claim.protocol.expect if claim.protocol else "",
+        "answer": answer(claim, comparison),
         "fingerprints": rests_on(study.entrants),
-        "task": result.task, "metric": result.metric, "delta": result.delta, "verdict": comparison.verdict,
-        "reason": comparison.reason, "difference": comparison.difference, "interval": comparison.interval, "p": comparison.p,
-        "seeds": len(result.seeds), "trials": result.trials, "match": result.match, "study": result.study,
-        "command": study.command, "notes": list(result.notes), "environment": dict(result.environment),
-    }  # fmt: skip
+        "task": result.task,
+        "metric": result.metric,
+        "delta": result.delta,
+        "verdict": comparison.verdict,
+        "reason": comparison.reason,
+        "difference": comparison.difference,
+        "interval": comparison.interval,
+        "p": comparison.p,
+        "seeds": len(result.seeds),
+        "trials": result.trials,
+        "match": result.match,
+        "study": result.study,
+        "command": study.command,
+        "notes": list(result.notes),
+        "environment": dict(result.environment),
+    }
 
 
 def file_name(part: Part, claim: Claim) -> str:

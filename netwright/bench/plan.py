@@ -51,10 +51,15 @@ class Plan:
     @staticmethod
     def from_json(row: Mapping[str, Any]) -> Plan:
         return Plan(
-            dict(row["engines"]), {k: tuple(v) for k, v in row["widths"].items()}, {k: tuple(v) for k, v in row["lr"].items()},
-            {k: (v[0], v[1], int(v[2])) for k, v in row["widened"].items()}, tuple(row["notes"]), row["data_hash"],
-            int(row["stack"]), dict(row["parts"]),
-        )  # fmt: skip
+            dict(row["engines"]),
+            {k: tuple(v) for k, v in row["widths"].items()},
+            {k: tuple(v) for k, v in row["lr"].items()},
+            {k: (v[0], v[1], int(v[2])) for k, v in row["widened"].items()},
+            tuple(row["notes"]),
+            row["data_hash"],
+            int(row["stack"]),
+            dict(row["parts"]),
+        )
 
 
 def make_plan(request: Request, entrants: Sequence[Entrant], old: Plan | None = None) -> Plan:

@@ -43,10 +43,16 @@ def assemble(
         if len(arms) < 2:
             return []
         return stats.compare(
-            {n: by_arm[n] for n in arms}, baseline=baseline, delta=problem.delta, higher_is_better=problem.higher_is_better,
-            failed={n: failed[n] for n in arms}, dropped={n: dropped[n] for n in arms},
-            not_comparable={n: short[n] for n in arms if n in short}, looks=look, all_pairs=all_pairs,
-        )  # fmt: skip
+            {n: by_arm[n] for n in arms},
+            baseline=baseline,
+            delta=problem.delta,
+            higher_is_better=problem.higher_is_better,
+            failed={n: failed[n] for n in arms},
+            dropped={n: dropped[n] for n in arms},
+            not_comparable={n: short[n] for n in arms if n in short},
+            looks=look,
+            all_pairs=all_pairs,
+        )
 
     comparisons = judge(family, request.baseline, request.all_pairs)
     # Whether a rule learns anything in its hidden blocks is asked of each rule alone, and not of a family.
@@ -67,17 +73,37 @@ def assemble(
     if len(environments) > 1:
         notes.append("records come from different environments (torch version or machine); compare within one where it matters")
     return StudyResult(
-        study=request.study_id, title=_title(family, task),
-        task=_task_text(request, task), task_summary=task.summary, metric=problem.metric_name,
-        higher_is_better=problem.higher_is_better, worst=problem.worst, delta=problem.delta, baseline=request.baseline,
-        seeds=request.seeds, trials=request.trials, match=request.match, arms=tuple(arms), comparisons=tuple(comparisons),
-        records=records, scores=tuple(scores), looks=look, level=stats.level(look),
-        engine=classes.pop() if len(classes) == 1 else "mixed", notes=tuple(dict.fromkeys(notes)),
-        environment={str(k): str(v) for k, v in (environments[-1][0] if environments else {}).items()}, command=command,
-        started=datetime.datetime.fromtimestamp(store.created, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"), seconds=seconds,
-        aa_ratio=_aa(store), curves=shapes(entrants), shared_init=shared_init(entrants, request.seeds[0]),
-        papers=references(entrants), control=request.control, against_control=above,
-    )  # fmt: skip
+        study=request.study_id,
+        title=_title(family, task),
+        task=_task_text(request, task),
+        task_summary=task.summary,
+        metric=problem.metric_name,
+        higher_is_better=problem.higher_is_better,
+        worst=problem.worst,
+        delta=problem.delta,
+        baseline=request.baseline,
+        seeds=request.seeds,
+        trials=request.trials,
+        match=request.match,
+        arms=tuple(arms),
+        comparisons=tuple(comparisons),
+        records=records,
+        scores=tuple(scores),
+        looks=look,
+        level=stats.level(look),
+        engine=classes.pop() if len(classes) == 1 else "mixed",
+        notes=tuple(dict.fromkeys(notes)),
+        environment={str(k): str(v) for k, v in (environments[-1][0] if environments else {}).items()},
+        command=command,
+        started=datetime.datetime.fromtimestamp(store.created, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        seconds=seconds,
+        aa_ratio=_aa(store),
+        curves=shapes(entrants),
+        shared_init=shared_init(entrants, request.seeds[0]),
+        papers=references(entrants),
+        control=request.control,
+        against_control=above,
+    )
 
 
 def _title(names: list[str], task: Task) -> str:

@@ -100,11 +100,24 @@ def _record(run: Run, out: Outcome, engine: str, seconds: float) -> tuple[RunRec
     diverged = out.bad_step is not None or out.best_state is None
     error = "the loss is not finite" if out.bad_step is not None else "no evaluation gave a finite score" if diverged else ""
     record = RunRecord(
-        key=run.key, arm=run.arm, seed=run.seed, trial=run.trial, point=run.point, state="diverged" if diverged else "done",
-        curve=tuple(out.curve), best_step=out.best_step, best_val=out.best_val, bad_step=out.bad_step,
-        bad_module=out.bad_module, error=error, engine=engine, stage=run.stage,
-        seconds=seconds, host=platform.node(), pid=os.getpid(),
-    )  # fmt: skip
+        key=run.key,
+        arm=run.arm,
+        seed=run.seed,
+        trial=run.trial,
+        point=run.point,
+        state="diverged" if diverged else "done",
+        curve=tuple(out.curve),
+        best_step=out.best_step,
+        best_val=out.best_val,
+        bad_step=out.bad_step,
+        bad_module=out.bad_module,
+        error=error,
+        engine=engine,
+        stage=run.stage,
+        seconds=seconds,
+        host=platform.node(),
+        pid=os.getpid(),
+    )
     weights = None
     if not diverged and out.best_state is not None:
         weights = save({k: v.cpu().contiguous() for k, v in out.best_state.items()})
@@ -115,10 +128,19 @@ def failed_record(run: Run, state: str, error: BaseException | str, start: float
     """The row of a run that left no result."""
     text = error if isinstance(error, str) else "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
     return RunRecord(
-        key=run.key, arm=run.arm, seed=run.seed, trial=run.trial, point=run.point, state=state, error=printable(text)[:500],
-        engine="loop", stage=run.stage, seconds=None if start is None else time.perf_counter() - start,
-        host=platform.node(), pid=os.getpid(),
-    )  # fmt: skip
+        key=run.key,
+        arm=run.arm,
+        seed=run.seed,
+        trial=run.trial,
+        point=run.point,
+        state=state,
+        error=printable(text)[:500],
+        engine="loop",
+        stage=run.stage,
+        seconds=None if start is None else time.perf_counter() - start,
+        host=platform.node(),
+        pid=os.getpid(),
+    )
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -36,10 +36,27 @@ GUARDED = ("core", "tensor", "engine")
 
 #: Keywords of a declaration that say what a part is, and those that say how it is judged. All others say what it computes.
 DESCRIBED = frozenset({"paper", "formula", "summary", "deviations", "retired"})
-JUDGED = frozenset({
-    "reference", "reference_eval", "backward", "values", "examples", "limits", "identities", "claims", "properties", "alias_of",
-    "equals_at_init", "toy", "settings", "changes", "space", "kept", "cases",
-})  # fmt: skip
+JUDGED = frozenset(
+    {
+        "reference",
+        "reference_eval",
+        "backward",
+        "values",
+        "examples",
+        "limits",
+        "identities",
+        "claims",
+        "properties",
+        "alias_of",
+        "equals_at_init",
+        "toy",
+        "settings",
+        "changes",
+        "space",
+        "kept",
+        "cases",
+    }
+)
 #: Calls of which only the first so many arguments count, and keywords of calls that never do: texts for a reader.
 TEXTS = {"require": 1, "warn": 0, "Option": 2}
 TEXT_WORDS = {"Option": ("help",), "Tags": ("reasons",), "Claim": ("text", "where"), "Property": ("text",)}
@@ -236,10 +253,11 @@ def fingerprint(part: Part, sources: Sources | None = None) -> str:
     folder = catalogue.kinds()[part.kind].folder
     return _sha(
         sources.digest(_computes(part, sources)),
-        "" if part.origin == "netwright" else part.origin, f"engine {sources.constant(__name__, 'ENGINE_VERSION')}",
+        "" if part.origin == "netwright" else part.origin,
+        f"engine {sources.constant(__name__, 'ENGINE_VERSION')}",
         f"kind {sources.constant(f'netwright.{folder}._kind', 'KIND_VERSION')}",
         *(fingerprint(catalogue.get(used), sources) for used in part.uses),
-    )  # fmt: skip
+    )
 
 
 def fingerprints(part: Part, options: Mapping[str, Any]) -> dict[str, str]:

@@ -56,11 +56,19 @@ class Setting:
         """The task's setting at one trial point ({"lr": ..., "weight_decay": ...})."""
         decay = point.get("weight_decay", task.weight_decay)
         return Setting(
-            seed=seed, lr=float(point["lr"]), steps=task.steps, batch=task.batch, evals=tuple(task.evals),
-            optimizer=task.optimizer, optimizer_options=dict(task.optimizer_options), schedule=task.schedule,
-            weight_decay=float(decay[0] if isinstance(decay, tuple) else decay), clip=task.clip, precision=precision,
+            seed=seed,
+            lr=float(point["lr"]),
+            steps=task.steps,
+            batch=task.batch,
+            evals=tuple(task.evals),
+            optimizer=task.optimizer,
+            optimizer_options=dict(task.optimizer_options),
+            schedule=task.schedule,
+            weight_decay=float(decay[0] if isinstance(decay, tuple) else decay),
+            clip=task.clip,
+            precision=precision,
             augment=task.augment,
-        )  # fmt: skip
+        )
 
 
 @dataclass

@@ -48,10 +48,18 @@ class Problem:
     def classification(shape: tuple[int, ...], classes: int, delta: float = 0.01) -> Problem:
         """Cross-entropy and accuracy on vectors (D,) or images (C, H, W). A failed run scores 0: it predicts nothing."""
         return Problem(
-            cross_entropy, accuracy, "accuracy", higher_is_better=True, worst=0.0, delta=delta, input=shape,
-            output=(classes,), classes=classes, gives=frozenset({"labels", "vector" if len(shape) == 1 else "image"}),
+            cross_entropy,
+            accuracy,
+            "accuracy",
+            higher_is_better=True,
+            worst=0.0,
+            delta=delta,
+            input=shape,
+            output=(classes,),
+            classes=classes,
+            gives=frozenset({"labels", "vector" if len(shape) == 1 else "image"}),
             encode=partial(one_hot, classes=classes),
-        )  # fmt: skip
+        )
 
     @staticmethod
     def regression(shape: tuple[int, ...], outputs: int, worst: float, delta: float) -> Problem:

@@ -49,7 +49,7 @@ def width(part: LayerPart) -> None:
             names = ("kernel_size", "stride", "padding", "dilation")
             plain = getattr(torch.nn, f"Conv{built.dims}d")(
                 sizes["c_in"], sizes["c_out"], **{n: sizes[n] for n in names}, device="meta"
-            )  # fmt: skip
+            )
             wanted = tuple(plain(x.float().to("meta")).shape)
         expect(tuple(y.shape) == wanted, "shape of the output", given=case, got=tuple(y.shape), wanted=wanted)
 
@@ -68,9 +68,11 @@ def geometry(part: LayerPart) -> None:
             continue  # a geometry the part says it can't have
         x = other.rows(2)
         plain = getattr(torch.nn, f"Conv{built.dims}d")(
-            built.sizes["c_in"], built.sizes["c_out"],
-            **{n: built.sizes[n] for n in ("kernel_size", "stride", "padding", "dilation")}, device="meta",
-        )  # fmt: skip
+            built.sizes["c_in"],
+            built.sizes["c_out"],
+            **{n: built.sizes[n] for n in ("kernel_size", "stride", "padding", "dilation")},
+            device="meta",
+        )
         expect(built(x).shape == plain(x.float().to("meta")).shape, "shape of the output", given=own)
         assert part.reference is not None
         near("differs from the reference", built(x), part.reference(built, x), 1e-9, own)
@@ -123,7 +125,19 @@ CHECKS = (
     *(
         Check(f.__name__, f)
         for f in (
-            reference, pure, mates, finite, gradcheck, dtype, autocast, arguments, initialised, costs, descent, copies, used,
+            reference,
+            pure,
+            mates,
+            finite,
+            gradcheck,
+            dtype,
+            autocast,
+            arguments,
+            initialised,
+            costs,
+            descent,
+            copies,
+            used,
             vmap,
         )
     ),
@@ -131,4 +145,4 @@ CHECKS = (
     Check("compiled", compiled, needs_compile=True, one_in=12),
     Check("fused", fused, needs_compile=True, one_in=6),
     Check("ddp", ddp, slow=True, one_in=12),
-)  # fmt: skip
+)

@@ -15,21 +15,22 @@ from netwright.tensor.modules import SizedPart
 from netwright.tensor.tap import tapped
 
 #: Moves, views and fills: no arithmetic.
-_FREE = {
-    "_to_copy", "alias", "as_strided", "bernoulli", "cat", "clone", "constant_pad_nd", "copy", "detach", "diagonal", "empty",
-    "expand", "eye", "fill", "flip", "full", "gather", "index", "index_select", "lift_fresh", "new_empty", "new_full",
-    "new_ones", "new_zeros", "ones", "ones_like", "permute", "rand", "randn", "repeat", "reshape", "roll", "scalar_tensor",
-    "select", "slice", "split", "split_with_sizes", "squeeze", "stack", "t", "transpose", "unbind", "unfold", "unsqueeze",
-    "view", "zeros", "zeros_like", "empty_like", "arange", "linspace", "index_put", "scatter", "rand_like", "randn_like",
-    "full_like", "im2col", "_unsafe_view", "_reshape_alias", "unsafe_split", "zero", "normal", "uniform", "tril", "triu",
-    "tril_indices", "triu_indices",
-    "empty_strided", "replication_pad1d", "_local_scalar_dense", "is_same_size",
-}  # fmt: skip
+_FREE = set(
+    """
+    _to_copy alias as_strided bernoulli cat clone constant_pad_nd copy detach diagonal empty expand eye fill flip full
+    gather index index_select lift_fresh new_empty new_full new_ones new_zeros ones ones_like permute rand randn repeat
+    reshape roll scalar_tensor select slice split split_with_sizes squeeze stack t transpose unbind unfold unsqueeze view
+    zeros zeros_like empty_like arange linspace index_put scatter rand_like randn_like full_like im2col _unsafe_view
+    _reshape_alias unsafe_split zero normal uniform tril triu tril_indices triu_indices empty_strided replication_pad1d
+    _local_scalar_dense is_same_size
+    """.split()
+)
 #: Counted as products by torch's own counter.
-_PRODUCTS = {
-    "mm", "addmm", "bmm", "baddbmm", "convolution", "_convolution", "convolution_backward", "dot", "mv", "linear",
-    "_scaled_mm", "mkldnn_convolution",
-}  # fmt: skip
+_PRODUCTS = set(
+    """
+    mm addmm bmm baddbmm convolution _convolution convolution_backward dot mv linear _scaled_mm mkldnn_convolution
+    """.split()
+)
 #: What one kernel does to a value, as if it were written out: mean, difference, square, its mean, quotient, scale, shift.
 _KERNELS = dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit", "native_layer_norm", "native_group_norm"), 7)
 
@@ -67,9 +68,8 @@ def costs(part: SizedPart) -> None:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             y = built(x)
         inner = sum(
-            m.part.rows(m, x) * m.part.cost(m, "products", x, y) for m in built.modules()
-            if m is built and hasattr(m, "part")
-        )  # fmt: skip
+            m.part.rows(m, x) * m.part.cost(m, "products", x, y) for m in built.modules() if m is built and hasattr(m, "part")
+        )
         counted = counter.get_total_flops()
         expect(math.isclose(inner, counted), "products", given=case, got=inner, wanted=counted)
         said = 0.0

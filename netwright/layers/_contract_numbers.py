@@ -73,10 +73,12 @@ def finite(part: SizedPart) -> None:
     """Outputs and gradients are finite far outside the usual range, on constant and equal rows, and on a batch of one."""
     for case in cases(part):
         for label, x in (
-            ("normal", case.rows(4, dtype=torch.float32)), ("times 1e4", 1e4 * case.rows(4, dtype=torch.float32)),
-            ("zeros", torch.zeros_like(case.rows(4, dtype=torch.float32))), ("one row", case.rows(1, dtype=torch.float32)),
+            ("normal", case.rows(4, dtype=torch.float32)),
+            ("times 1e4", 1e4 * case.rows(4, dtype=torch.float32)),
+            ("zeros", torch.zeros_like(case.rows(4, dtype=torch.float32))),
+            ("one row", case.rows(1, dtype=torch.float32)),
             ("equal rows", case.rows(1, dtype=torch.float32).expand(4, *part.row(**case.options)).contiguous()),
-        ):  # fmt: skip
+        ):
             built = case.build(torch.float32, train=True)
             if label == "one row" and part.tags.batchwise:
                 built.eval()

@@ -40,9 +40,12 @@ SIZES: dict[str, dict[str, Any]] = {
 SLOTS = {"linear": "layer", "sequence": "", "conv": "conv", "channelwise": "channelwise", "norm": "norm"}
 #: Shape class -> the sizes the checks use; and the sizes that are the channels before and after.
 TOYS: dict[str, dict[str, Any]] = {
-    "linear": {"d_in": 6, "d_out": 4}, "sequence": {"d_in": 6, "d_out": 4}, "channelwise": {"channels": 8},
-    "conv": {"c_in": 4, "c_out": 6, "kernel_size": 3}, "norm": {"channels": 8},
-}  # fmt: skip
+    "linear": {"d_in": 6, "d_out": 4},
+    "sequence": {"d_in": 6, "d_out": 4},
+    "channelwise": {"channels": 8},
+    "conv": {"c_in": 4, "c_out": 6, "kernel_size": 3},
+    "norm": {"channels": 8},
+}
 TAKES = {"conv": "c_in", "channelwise": "channels", "norm": "channels", "linear": "d_in", "sequence": "d_in"}
 GIVES = {"conv": "c_out", "channelwise": "channels", "norm": "channels", "linear": "d_out", "sequence": "d_out"}
 

@@ -28,9 +28,11 @@ def fillings(part: NetPart) -> Iterator[tuple[str, dict[str, Factory]]]:
     """The place of the activation filled, that and the norm's, all places (by `mlp`, the activation's stays empty), none."""
     full = tuple(place for place in part.places if place != "activation" or "mlp" not in part.places)
     for what, places in (
-        ("an activation", ("activation",)), ("activation and norm", ("activation", "norm")),
-        ("all places filled", full), ("nothing filled", ()),
-    ):  # fmt: skip
+        ("an activation", ("activation",)),
+        ("activation and norm", ("activation", "norm")),
+        ("all places filled", full),
+        ("nothing filled", ()),
+    ):
         yield what, {place: FILLERS[place] for place in places if place in part.places}
 
 

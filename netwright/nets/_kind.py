@@ -103,8 +103,9 @@ class NetPart(Part):
     def slots(self) -> tuple[str, ...]:
         return ()  # a task names its host; no arm changes it
 
-    def build(self, problem: Any = None, widths: Sequence[int] = (), fill: Mapping[str, Factory] | None = None,
-              **options: Any) -> nn.Module:  # fmt: skip
+    def build(
+        self, problem: Any = None, widths: Sequence[int] = (), fill: Mapping[str, Factory] | None = None, **options: Any
+    ) -> nn.Module:
         """The net for a problem. fill: place -> factory. Raises BadInput where the problem or a width is missing."""
         if problem is None:
             raise BadInput(f"{self.id}: no problem given; expected a netwright.engine.task.Problem, as of a task")

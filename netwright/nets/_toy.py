@@ -20,9 +20,17 @@ from netwright.tensor.streams import generator
 def problem(takes: str, shape: tuple[int, ...], output: tuple[int, ...]) -> Problem:
     """Labels for examples of this shape; takes: what they are, as a net says it."""
     return Problem(
-        F.cross_entropy, accuracy, "accuracy", higher_is_better=True, worst=0.0, delta=0.01, input=shape, output=output,
-        classes=output[-1], gives=frozenset({"labels", takes} if takes != "tokens" else {takes}),
-    )  # fmt: skip
+        F.cross_entropy,
+        accuracy,
+        "accuracy",
+        higher_is_better=True,
+        worst=0.0,
+        delta=0.01,
+        input=shape,
+        output=output,
+        classes=output[-1],
+        gives=frozenset({"labels", takes} if takes != "tokens" else {takes}),
+    )
 
 
 def rows(n: int, *shape: int, seed: int = 0) -> Tensor:

@@ -37,10 +37,18 @@ class Host:
 def _problem(loss: Any, shape: tuple[int, ...], output: tuple[int, ...], classes: int | None, gives: str) -> Problem:
     metric = {cross_entropy: accuracy if len(output) == 1 else nats}.get(loss, mse)
     return Problem(
-        loss, metric, metric.__name__, higher_is_better=metric is accuracy, worst=0.0, delta=0.01, input=shape,
-        output=output, classes=classes, gives=frozenset(gives.split()),
+        loss,
+        metric,
+        metric.__name__,
+        higher_is_better=metric is accuracy,
+        worst=0.0,
+        delta=0.01,
+        input=shape,
+        output=output,
+        classes=classes,
+        gives=frozenset(gives.split()),
         encode=(lambda y: one_hot(y, classes)) if classes else same,
-    )  # fmt: skip
+    )
 
 
 @cache
@@ -58,9 +66,15 @@ def hosts() -> tuple[Host, ...]:
         return lambda g: torch.randint(classes, (BATCH, *shape), generator=g)
 
     def host(
-        name: str, net: str, widths: tuple[int, ...], norm: str, problem: Problem,
-        x: Callable[..., Tensor], y: Callable[..., Tensor], **options: Any,
-    ) -> Host:  # fmt: skip
+        name: str,
+        net: str,
+        widths: tuple[int, ...],
+        norm: str,
+        problem: Problem,
+        x: Callable[..., Tensor],
+        y: Callable[..., Tensor],
+        **options: Any,
+    ) -> Host:
         part: Any = catalogue.get(f"net/{net}")
         return Host(name, lambda: part.build(problem, widths, fill(norm), **options), problem, lambda g: (x(g), y(g)))
 

@@ -207,6 +207,9 @@ def above_control(part: RulePart) -> None:
     differences = [sign * (a - b) for a, b in zip(scores, control, strict=True)]
     mean, spread = statistics.mean(differences), statistics.stdev(differences)
     expect(
-        mean > 0 and mean >= 2 * spread, "not above the control", given=f"seeds {SEEDS}",
-        got=f"{mean:.4f} above, sd {spread:.4f}", wanted="at least 2 sd",
-    )  # fmt: skip
+        mean > 0 and mean >= 2 * spread,
+        "not above the control",
+        given=f"seeds {SEEDS}",
+        got=f"{mean:.4f} above, sd {spread:.4f}",
+        wanted="at least 2 sd",
+    )

@@ -46,12 +46,18 @@ class Toy:
     @property
     def problem(self) -> Problem:
         return Problem(
-            loss=F.cross_entropy, metric=lambda out, y: float((out.argmax(-1) == y).double().mean()),
-            metric_name="accuracy", higher_is_better=True, worst=0.0, delta=0.01,
-            input=() if self.nodes else (self.inputs,), output=(self.classes,), classes=self.classes,
+            loss=F.cross_entropy,
+            metric=lambda out, y: float((out.argmax(-1) == y).double().mean()),
+            metric_name="accuracy",
+            higher_is_better=True,
+            worst=0.0,
+            delta=0.01,
+            input=() if self.nodes else (self.inputs,),
+            output=(self.classes,),
+            classes=self.classes,
             gives=frozenset({"labels", "graph" if self.nodes else "vector"}),
             encode=lambda y: (y[..., None] == torch.arange(self.classes)).double(),
-        )  # fmt: skip
+        )
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """x (rows, inputs), or different nodes (rows,), and labels y (rows,)."""
@@ -129,9 +135,14 @@ def forward_by_hand(net: Any, x: Tensor) -> list[Tensor]:
 
 
 def chain_rule(
-    net: Any, acts: Sequence[Tensor], delta_BK: Tensor, *, path: str = "net", back: Sequence[Tensor] | None = None,
+    net: Any,
+    acts: Sequence[Tensor],
+    delta_BK: Tensor,
+    *,
+    path: str = "net",
+    back: Sequence[Tensor] | None = None,
     extra: Mapping[int, Tensor] | None = None,
-) -> dict[str, Tensor]:  # fmt: skip
+) -> dict[str, Tensor]:
     """Gradients of the net at `path` for an error at its logits: delta_k = (delta_(k+1) W_(k+1) + extra_k) * 1[h_k > 0]
     and dW_k = delta_k^T h_(k-1).
 

@@ -45,13 +45,23 @@ class Card:
         """Plain data, "schema": 1."""
         p = self.part
         return {
-            "schema": 1, "id": p.id, "kind": p.kind, "summary": p.summary, "formula": p.formula, "status": self.status,
-            "paper": reference_line(p.paper), "tags": tags_of(p), **dict(self.facts.rows), "module": p.module, "origin": p.origin,
+            "schema": 1,
+            "id": p.id,
+            "kind": p.kind,
+            "summary": p.summary,
+            "formula": p.formula,
+            "status": self.status,
+            "paper": reference_line(p.paper),
+            "tags": tags_of(p),
+            **dict(self.facts.rows),
+            "module": p.module,
+            "origin": p.origin,
             "options": [
                 {"name": o.name, "default": _json(o.default), "help": o.help, "allowed": _json(o.allowed)} for o in p.options
             ],
-            "claims": [{"name": c.name, "text": c.text, "where": c.where} for c in p.claims], "deviations": list(p.deviations),
-        }  # fmt: skip
+            "claims": [{"name": c.name, "text": c.text, "where": c.where} for c in p.claims],
+            "deviations": list(p.deviations),
+        }
 
     def __str__(self) -> str:
         p = self.part

@@ -80,12 +80,20 @@ def page(parts: Sequence[Part], *, site: bool = False, measured: Mapping[str, An
     script = environment.get_template("gallery.js").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("gallery.html").render(
-        title=_capital(title(parts)), one=next(iter(kinds)) if len(kinds) == 1 else "part",
-        version=__version__, cards=cards, script=Markup(script), digest=digest, site=site, sorts=SORTS,
-        reach=max((p.reach for p in profiles), default=0.0), sample=samples[0] if samples else None,
-        families=sorted({c["family"] for c in cards}), shapes=sorted({c["shape"] for c in cards}),
+        title=_capital(title(parts)),
+        one=next(iter(kinds)) if len(kinds) == 1 else "part",
+        version=__version__,
+        cards=cards,
+        script=Markup(script),
+        digest=digest,
+        site=site,
+        sorts=SORTS,
+        reach=max((p.reach for p in profiles), default=0.0),
+        sample=samples[0] if samples else None,
+        families=sorted({c["family"] for c in cards}),
+        shapes=sorted({c["shape"] for c in cards}),
         tags=sorted({tag for c in cards for tag in c["tags"]} - {"smooth", "monotone"}),
-    )  # fmt: skip
+    )
 
 
 def _benchmark(kind: Kind) -> Mapping[str, Any]:
@@ -103,18 +111,34 @@ def _card(part: Part, profile: Profile, measured: Mapping[str, Any]) -> dict[str
     name = catalogue.cls_name(part) or part.name
     effect, where = profile.moments, family(part)
     return {
-        "id": part.id.replace("/", "-"), "name": part.name, "title": name, "href": place.place(part), "summary": part.summary,
-        "status": status(part), "family": where, "shape": profile.shape, "tags": [*profile.traits],
-        "smooth": _known(profile.smooth), "monotone": _known(profile.monotone),
-        "kinks": words.join([_signed(f"{kink:g}") for kink in profile.kinks]), "learnt": profile.learns,
-        "learns": _known(bool(profile.learns)), **_formula(part),
+        "id": part.id.replace("/", "-"),
+        "name": part.name,
+        "title": name,
+        "href": place.place(part),
+        "summary": part.summary,
+        "status": status(part),
+        "family": where,
+        "shape": profile.shape,
+        "tags": [*profile.traits],
+        "smooth": _known(profile.smooth),
+        "monotone": _known(profile.monotone),
+        "kinks": words.join([_signed(f"{kink:g}") for kink in profile.kinks]),
+        "learnt": profile.learns,
+        "learns": _known(bool(profile.learns)),
+        **_formula(part),
         "picture": Markup("") if profile.trouble else _svg(profile.lines, profile.reach, f"curve of {name}"),
-        "caption": profile.caption, "trouble": profile.trouble, "moments": _shown(effect),
-        "variance": f"{effect.variance:.9g}" if effect is not None else "", "flops": f"{profile.operations:g}",
-        "ratio": _ratio(part, measured), "paper": _reference(part, paper.arxiv), "year": paper.year or "",
-        "text": " ".join([name, part.name, part.summary, where, profile.shape, *profile.traits, paper.title, paper.slug,
-                          paper.authors]).lower(),
-    }  # fmt: skip
+        "caption": profile.caption,
+        "trouble": profile.trouble,
+        "moments": _shown(effect),
+        "variance": f"{effect.variance:.9g}" if effect is not None else "",
+        "flops": f"{profile.operations:g}",
+        "ratio": _ratio(part, measured),
+        "paper": _reference(part, paper.arxiv),
+        "year": paper.year or "",
+        "text": " ".join(
+            [name, part.name, part.summary, where, profile.shape, *profile.traits, paper.title, paper.slug, paper.authors]
+        ).lower(),
+    }
 
 
 def _capital(text: str) -> str:

@@ -110,12 +110,22 @@ def index(parts: Sequence[Part], links: Mapping[str, str] | None = None) -> str:
         title = kind.folder[0].upper() + kind.folder[1:]
         groups.append({"name": kind.name, "title": title, "text": kind.text, "rows": rows})
     coverage = corpus.coverage(parts, status)
-    return environment().get_template("index.html").render(
-        title="The catalogue", version=__version__, count=len(parts), kinds=groups, statuses=STATUSES,
-        beside=(links or {}).items(),
-        coverage=coverage, columns=[{"name": name, "number": name in NUMBERS} for name in coverage[0]],
-        papers=sum(row["papers"] for row in coverage), served=sum(row["served"] for row in coverage),
-    )  # fmt: skip
+    return (
+        environment()
+        .get_template("index.html")
+        .render(
+            title="The catalogue",
+            version=__version__,
+            count=len(parts),
+            kinds=groups,
+            statuses=STATUSES,
+            beside=(links or {}).items(),
+            coverage=coverage,
+            columns=[{"name": name, "number": name in NUMBERS} for name in coverage[0]],
+            papers=sum(row["papers"] for row in coverage),
+            served=sum(row["served"] for row in coverage),
+        )
+    )
 
 
 def support(parts: Sequence[Part], known: Evidence) -> str:
@@ -136,14 +146,21 @@ def support(parts: Sequence[Part], known: Evidence) -> str:
         columns[part.kind] = list(found)
         groups.setdefault(part.kind, []).append({"name": part.name, "href": place(part), "cells": cells, "stale": stale})
     kinds = [kind for kind in catalogue.kinds().values() if kind.name in groups]
-    return environment().get_template("support.html").render(
-        title="What works with what", version=__version__, states=STATES.items(),
-        kinds=[
-            {"name": k.name, "title": k.folder.capitalize(), "columns": columns[k.name], "rows": groups[k.name]} for k in kinds
-        ],
-        notes=[{"column": column, "reason": reason, "parts": names} for (column, reason), names in reasons.items()],
-        gallery=gallery.title(parts) if gallery.shown(parts) else "",
-    )  # fmt: skip
+    return (
+        environment()
+        .get_template("support.html")
+        .render(
+            title="What works with what",
+            version=__version__,
+            states=STATES.items(),
+            kinds=[
+                {"name": k.name, "title": k.folder.capitalize(), "columns": columns[k.name], "rows": groups[k.name]}
+                for k in kinds
+            ],
+            notes=[{"column": column, "reason": reason, "parts": names} for (column, reason), names in reasons.items()],
+            gallery=gallery.title(parts) if gallery.shown(parts) else "",
+        )
+    )
 
 
 def supported(part: Part, entry: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
@@ -178,16 +195,23 @@ def page(part: Part, known: Evidence) -> str:
     made, entry = card_of(part), known.checks.get(part.id)
     still = current(part, entry)
     shape = {part.name: made.curve} if made.curve else {}
-    return environment().get_template("part.html").render(
-        title=catalogue.cls_name(part) or part.name, card=made.to_json(),
-        curve=Markup(canvas.svg(figures.shapes_figure(shape), "curve", f"shape of {part.name}")) if shape else "",
-        formula=formula(part.formula),
-        facts=[(term, value) for term, value in _facts(made) if value],
-        options=[{"name": o.name, "default": o.default, "help": o.help, "allowed": _allowed(o)} for o in part.options],
-        claims=[_claim(part, claim, known, entry if still else None) for claim in part.claims],
-        checked=_checked(entry, still), checks=sorted(entry["checks"].items()) if entry else (),
-        use=made.facts.use or _use(part), bibtex=corpus.bibtex(part.paper).strip(),
-    )  # fmt: skip
+    return (
+        environment()
+        .get_template("part.html")
+        .render(
+            title=catalogue.cls_name(part) or part.name,
+            card=made.to_json(),
+            curve=Markup(canvas.svg(figures.shapes_figure(shape), "curve", f"shape of {part.name}")) if shape else "",
+            formula=formula(part.formula),
+            facts=[(term, value) for term, value in _facts(made) if value],
+            options=[{"name": o.name, "default": o.default, "help": o.help, "allowed": _allowed(o)} for o in part.options],
+            claims=[_claim(part, claim, known, entry if still else None) for claim in part.claims],
+            checked=_checked(entry, still),
+            checks=sorted(entry["checks"].items()) if entry else (),
+            use=made.facts.use or _use(part),
+            bibtex=corpus.bibtex(part.paper).strip(),
+        )
+    )
 
 
 def _use(part: Part) -> str:

@@ -18,8 +18,12 @@ def environment() -> Environment:
     """The templates, everything escaped but markup of our own."""
     made = Environment(
         loader=PackageLoader("netwright.show"),
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_printed,
-    )  # fmt: skip
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_printed,
+    )
     made.filters["plural"] = words.plural
     return made
 

@@ -155,11 +155,15 @@ class Report:
             {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(s).items()} for s in self.sites
         ]
         whole = {
-            "sites": sites, "unreached": [asdict(u) for u in self.unreached], "gained": self.gained, "lost": self.lost,
-            "parameter_names": self.parameter_names, "added_parameters": self.added_parameters,
+            "sites": sites,
+            "unreached": [asdict(u) for u in self.unreached],
+            "gained": self.gained,
+            "lost": self.lost,
+            "parameter_names": self.parameter_names,
+            "added_parameters": self.added_parameters,
             "replaced_parameters": self.replaced_parameters,
             "drift": self.drift if self.drift is not None and math.isfinite(self.drift) else None,
-        }  # fmt: skip
+        }
         return json.dumps(whole, indent=1, allow_nan=False)
 
     def __str__(self) -> str:

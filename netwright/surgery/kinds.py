@@ -48,7 +48,7 @@ def part_of(cls: type) -> Part | None:
     if sites_of(part) is not None:
         return part
     ours = swappable() if cls.__module__.startswith("netwright.") else ()  # a class written by hand
-    return next((p for p in ours if (sites := sites_of(p)) and sites.module_type(p) is cls), None)
+    return next((p for p in ours if p.module_type() is cls), None)
 
 
 def flow_of(module: nn.Module | None) -> Flow | None:

@@ -75,8 +75,10 @@ class _Moments:
     def add(self, y: Tensor) -> None:
         wide = y.detach().double()
         self.n, self.total, self.squares = (
-            self.n + wide.numel(), self.total + float(wide.sum()), self.squares + float(wide.square().sum())
-        )  # fmt: skip
+            self.n + wide.numel(),
+            self.total + float(wide.sum()),
+            self.squares + float(wide.square().sum()),
+        )
 
     def variance(self) -> float:
         return self.squares / self.n - (self.total / self.n) ** 2 if self.n else math.nan

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from netwright.core.errors import BadInput, UnknownName, near, unknown
 from netwright.surgery.calls import Unreached, attributes, is_activation, is_function, sources, torchs
-from netwright.surgery.kinds import flow_of, sites_of, swappable, telling
+from netwright.surgery.kinds import flow_of, sites_of, swappable
 from netwright.surgery.untouched import call, plain_modules, quiet, unrunnable, untouched, unwrap
 from netwright.tensor.sites import Flow
 from netwright.tensor.tap import tapped
@@ -303,8 +303,8 @@ def _none(path: str, module: nn.Module) -> bool:
 
 
 def _matcher(model: nn.Module, what: Any) -> Callable[[str, nn.Module], bool]:
-    if (sites := sites_of(what)) is not None:
-        what = sites.module_type(what)
+    if sites_of(what) is not None:
+        what = what.module_type()
     if isinstance(what, tuple) and what:
         each = [_matcher(model, item) for item in what]
         return lambda path, module: any(match(path, module) for match in each)
@@ -331,7 +331,7 @@ def _named_matcher(model: nn.Module, what: str) -> Callable[[str, nn.Module], bo
     part = next((p for p in swappable() if what in (p.id, p.name)), None)
     if part is None:
         raise unknown("module path or part", what, [*paths, *(p.id for p in swappable())])
-    cls = telling(part).module_type(part)
+    cls = part.module_type()
     return lambda path, module: isinstance(module, cls)
 
 

@@ -26,9 +26,15 @@ from netwright.tensor.streams import derive, initialise
 __all__ = ["Report", "Site", "swap"]
 
 _HOOKS = (
-    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks",
-    "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
-)  # fmt: skip
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
 #: Wrappers that took down the list of parameters when they were made; later ones would silently not be synchronised.
 _SYNCHRONISED = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
 #: Attributes by which torch's Transformer layers choose a fused path with its own activation: value after a swap.
@@ -282,9 +288,22 @@ def _report(model: nn.Module, places: Sequence[Place], found: Look, changes: Cha
                 names += [f"{path}.{name}" for name, _ in place.new.named_parameters()]
             known = place.width
             new = _spell(place.new) if place.fit_error is None else f"{type(place.new).__name__} (fitted)"
-            sites.append(Site(path, _spell(place.old), new, known.channels, known.channel_dim, known.how,
-                              made if owner == path else 0, tuple(notes), place.shape, place.variance_ratio,
-                              place.fit_error, was if owner == path else 0))  # fmt: skip
+            sites.append(
+                Site(
+                    path,
+                    _spell(place.old),
+                    new,
+                    known.channels,
+                    known.channel_dim,
+                    known.how,
+                    made if owner == path else 0,
+                    tuple(notes),
+                    place.shape,
+                    place.variance_ratio,
+                    place.fit_error,
+                    was if owner == path else 0,
+                )
+            )
     gained = tuple(key for key in after if key not in set(before))
     lost = tuple(key for key in before if key not in set(after))
     backs = tuple(Back(p.paths[0], p.old, p.new, surroundings(model, p.paths[0], p.new)) for p in places)

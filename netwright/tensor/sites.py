@@ -112,10 +112,6 @@ class Sites(ABC):
     def target(self, part: Any, options: Mapping[str, Any]) -> Target:
         """What a part with options puts into places. Raises BadInput, UnknownName, and Misfit where it fits no place."""
 
-    def module_type(self, part: Any) -> type[nn.Module]:
-        """The class of a part's modules, by which they are found."""
-        return part.cls
-
     def flow(self, module: nn.Module) -> Flow | None:
         """The widths of a module of this kind that decides about widths; None of any other."""
         return None

@@ -45,9 +45,15 @@ def eigenvectors(
 
 
 def explain(
-    layer: nn.Module, *, shape: tuple[int, int], embed: Tensor | None = None, readout: Tensor | None = None,
-    outputs: Sequence[int] | None = None, most: int = 4, labels: Sequence[str] | None = None,
-) -> Any:  # fmt: skip
+    layer: nn.Module,
+    *,
+    shape: tuple[int, int],
+    embed: Tensor | None = None,
+    readout: Tensor | None = None,
+    outputs: Sequence[int] | None = None,
+    most: int = 4,
+    labels: Sequence[str] | None = None,
+) -> Any:
     """The eigenvectors that move each output most, as images of this shape, in a matplotlib Figure: a row an output.
 
     Above each stands its eigenvalue lambda: the output gains lambda (v . x)^2, so that the sign of a picture means nothing

@@ -147,8 +147,10 @@ class Formula(nn.Module):
             nn.Parameter(torch.tensor([[f.a, f.b, f.c] for f in layer.values()] or torch.zeros(0, 3), dtype=torch.float64))
             for layer in self.layers
         )
-        shifts = [[sum(f.d for (o, _), f in layer.items() if o == out) for out in range(width)]
-                  for layer, width in zip(self.layers, self.widths[1:], strict=True)]  # fmt: skip
+        shifts = [
+            [sum(f.d for (o, _), f in layer.items() if o == out) for out in range(width)]
+            for layer, width in zip(self.layers, self.widths[1:], strict=True)
+        ]
         self.shifts = nn.ParameterList(nn.Parameter(torch.tensor(row, dtype=torch.float64)) for row in shifts)
         self.error = math.nan
 
@@ -180,11 +182,18 @@ class Formula(nn.Module):
         start, slopes = torch.cat([v.flatten() for v in state.values()]), jacfwd(residual)
         found = start
         if before < math.inf:  # a trial step out of a function's domain is no smaller, and so is refused
-            found = torch.from_numpy(least_squares(
-                lambda p: residual(torch.from_numpy(p)).detach().nan_to_num(1e100, 1e100, -1e100).numpy(), start.numpy(),
-                lambda p: slopes(torch.from_numpy(p)).detach().numpy(), x_scale="jac", max_nfev=steps, xtol=1e-14, ftol=1e-14,
-                gtol=1e-14,
-            ).x)  # fmt: skip
+            found = torch.from_numpy(
+                least_squares(
+                    lambda p: residual(torch.from_numpy(p)).detach().nan_to_num(1e100, 1e100, -1e100).numpy(),
+                    start.numpy(),
+                    lambda p: slopes(torch.from_numpy(p)).detach().numpy(),
+                    x_scale="jac",
+                    max_nfev=steps,
+                    xtol=1e-14,
+                    ftol=1e-14,
+                    gtol=1e-14,
+                ).x
+            )
         self.load_state_dict({k: v.view_as(state[k]) for k, v in zip(names, found.split(sizes), strict=True)})
         if not (after := self.measure(x, target)) <= before:
             self.load_state_dict(state)
@@ -278,10 +287,14 @@ def symbolic(
         with torch.no_grad():
             phi_BOI = layer.edges(given)
         mask = layer.mask if prunable(layer) else None
-        found.append({
-            (o, i): fit_edge(given[:, i], phi_BOI[:, o, i], library, simple, reach)
-            for o in range(phi_BOI.shape[1]) for i in range(phi_BOI.shape[2]) if mask is None or bool(mask[o, i])
-        })  # fmt: skip
+        found.append(
+            {
+                (o, i): fit_edge(given[:, i], phi_BOI[:, o, i], library, simple, reach)
+                for o in range(phi_BOI.shape[1])
+                for i in range(phi_BOI.shape[2])
+                if mask is None or bool(mask[o, i])
+            }
+        )
     formula = Formula(found, [rows[0][1].sizes["d_in"], *(layer.sizes["d_out"] for _, layer, _ in rows)])
     formula.refit(x, wanted)
     return formula

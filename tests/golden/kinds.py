@@ -92,21 +92,27 @@ def activations() -> dict[str, Callable[[], list[float]]]:
         return activation(fn, cls=fn.__name__.title(), reference=fn, paper=PAPER, summary="a toy", tags=tags, **more)
 
     elementwise = of(bent, "elementwise", learn=(Learn("a", 0.25, bounds=(0.0, 1.0)),), options=(Option("power", 1.5),))
-    stateful = of(centred, "stateful", state=(State("mean", 0.5),), draw=lambda x, g, **options: (normal(*x.shape, seed=3),),
-                  evaluate=lambda x, mean, **options: x - mean)  # fmt: skip
+    stateful = of(
+        centred,
+        "stateful",
+        state=(State("mean", 0.5),),
+        draw=lambda x, g, **options: (normal(*x.shape, seed=3),),
+        evaluate=lambda x, mean, **options: x - mean,
+    )
     x = normal(5, 4, 3)
 
     def module(part: Any, **options: Any) -> nn.Module:
         return part.build(**options).double()
 
     return {
-        "activation, elementwise": lambda: through(module(elementwise), x) + through(
-            module(elementwise, channels=4, per="channel", power=2.0), x),
+        "activation, elementwise": lambda: (
+            through(module(elementwise), x) + through(module(elementwise, channels=4, per="channel", power=2.0), x)
+        ),
         "activation, rowwise": lambda: through(module(of(rowwise, "rowwise"), channel_dim=1), x),
         "activation, gated": lambda: through(module(of(gated, "gated"), channel_dim=1), x),
         "activation, channels": lambda: through(module(of(doubled, "channels", ratio=2.0), channel_dim=1), x),
         "activation, stateful": lambda: through(module(stateful, channels=4, channel_dim=1), x[:, :, 0]),
-    }  # fmt: skip
+    }
 
 
 # Layers ---------------------------------------------------------------------------------------------------------------
@@ -131,8 +137,9 @@ class Sequence(Linear):
 
 
 class Conv(Layer):
-    def __init__(self, c_in: int, c_out: int, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, *,
-                 dims: int = 2) -> None:  # fmt: skip
+    def __init__(
+        self, c_in: int, c_out: int, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, *, dims: int = 2
+    ) -> None:
         super().__init__()
         self.geometry = (stride, padding, dilation)
         self.weight = nn.Parameter(torch.empty(c_out, c_in, *(kernel_size,) * dims))
@@ -188,9 +195,17 @@ def layers() -> dict[str, Callable[[], list[float]]]:
 
 def problem(shape: tuple[int, ...], output: tuple[int, ...], gives: str) -> Problem:
     return Problem(
-        loss=nn.functional.cross_entropy, metric=lambda out, y: 0.0, metric_name="accuracy", higher_is_better=True, worst=0.0,
-        delta=0.01, input=shape, output=output, classes=output[-1], gives=frozenset(gives.split()),
-    )  # fmt: skip
+        loss=nn.functional.cross_entropy,
+        metric=lambda out, y: 0.0,
+        metric_name="accuracy",
+        higher_is_better=True,
+        worst=0.0,
+        delta=0.01,
+        input=shape,
+        output=output,
+        classes=output[-1],
+        gives=frozenset(gives.split()),
+    )
 
 
 def net(name: str, given: Problem, widths: tuple[int, ...], x: Tensor, norm: Any, **options: Any) -> Callable[[], list[float]]:
@@ -217,12 +232,19 @@ def nets() -> dict[str, tuple[tuple[str, ...], Callable[[], list[float]]]]:
     tokens = torch.arange(10).view(2, 5) % 6
     rows = {
         "net/mlp": net("net/mlp", problem((3, 2), (4,), "labels"), (5, 4), normal(6, 3, 2), none),
-        "net/convnet": net("net/convnet", problem((2, 6, 6), (3,), "labels"), (4, 6), normal(3, 2, 6, 6),
-                           lambda c, d: nn.BatchNorm2d(c), stride=2),
-        "net/tiny-transformer": net("net/tiny-transformer", problem((5,), (5, 6), "tokens"), (7, 6), tokens,
-                                    lambda c, d: nn.LayerNorm(c), d=8, heads=2),
+        "net/convnet": net(
+            "net/convnet",
+            problem((2, 6, 6), (3,), "labels"),
+            (4, 6),
+            normal(3, 2, 6, 6),
+            lambda c, d: nn.BatchNorm2d(c),
+            stride=2,
+        ),
+        "net/tiny-transformer": net(
+            "net/tiny-transformer", problem((5,), (5, 6), "tokens"), (7, 6), tokens, lambda c, d: nn.LayerNorm(c), d=8, heads=2
+        ),
         "net/gcn": net("net/gcn", problem((), (3,), "graph"), (5, 4), torch.tensor([0, 3, 6]), none, graph=graph),
-    }  # fmt: skip
+    }
     return {name: ((name,), numbers) for name, numbers in rows.items()}
 
 
@@ -287,9 +309,11 @@ def version(kind: str) -> int:
 
 def row(kind: str, uses: tuple[str, ...], numbers: Callable[[], list[float]]) -> dict[str, Any]:
     return {
-        "engine_version": ENGINE_VERSION, "kind_version": version(kind),
-        "fingerprints": {name: fingerprint(catalogue.get(name)) for name in uses}, "numbers": numbers(),
-    }  # fmt: skip
+        "engine_version": ENGINE_VERSION,
+        "kind_version": version(kind),
+        "fingerprints": {name: fingerprint(catalogue.get(name)) for name in uses},
+        "numbers": numbers(),
+    }
 
 
 if __name__ == "__main__":

@@ -20,9 +20,13 @@ from netwright.waiting import alignment
 from netwright.waiting.alignment import RULES, angles, convert
 
 WAYS: list[tuple[str, dict[str, Any]]] = [
-    ("feedback-alignment", {}), ("sign-symmetry", {}), ("sign-symmetry", {"variant": "fixed"}),
-    ("sign-symmetry", {"variant": "redrawn"}), ("dfa", {}), ("dfa", {"maps": "channels"}),
-]  # fmt: skip
+    ("feedback-alignment", {}),
+    ("sign-symmetry", {}),
+    ("sign-symmetry", {"variant": "fixed"}),
+    ("sign-symmetry", {"variant": "redrawn"}),
+    ("dfa", {}),
+    ("dfa", {"maps": "channels"}),
+]
 
 
 @pytest.mark.every_part

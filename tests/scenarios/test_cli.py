@@ -127,26 +127,29 @@ def test_check_stops_a_part_that_hangs(tmp_path: Path) -> None:
     assert not report.ok and "limit of 15 s" in report.unfinished
 
 
-@pytest.mark.parametrize(("words", "says"), [
-    (["compare", "relu", "gollu"], "did you mean activation/golu"),
-    (["compare", "relu", "golu", "--task", "digitz"], "did you mean task/digits"),
-    (["compare", "relu", "swish:betta=2"], "did you mean beta"),
-    (["compare", "relu", "golu", "--task", "digits:sice=full"], "did you mean size"),
-    (["compare", "relu", "snake:a"], "is not key=value"),
-    (["compare", "relu", "golu+relu"], "both fill the slot"),
-    (["compare", "relu", "digits"], "no slot admits it"),
-    (["compare", "relu", "relu"], "given twice"),
-    (["compare", "relu", "golu", "--match", "flop"], "did you mean flops"),
-    (["compare", "relu", "golu", "--seeds", "0"], "whole numbers from 1"),
-    (["compare", "relu", "golu", "--device", "cuda"], "no CUDA device"),
-    (["compare", "relu+forward-forward", "golu", "--task", "sine"], "needs labels"),
-    (["compare", "relu", "golu", "--limit", "5", "--executor", "serial"], "worker processes"),
-    (["compare", "relu", "golu", "--task", "nowhere.py:TASK"], "nowhere.py"),
-    (["compare", "relu", "golu", "--task", "mnist", "--data", "/no/such/folder"], "/no/such/folder"),
-    (["card", "gollu"], "did you mean activation/golu"),
-    (["check", "no.such.module:PART"], "no.such"),
-    (["list", "activations"], "did you mean activation"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["compare", "relu", "gollu"], "did you mean activation/golu"),
+        (["compare", "relu", "golu", "--task", "digitz"], "did you mean task/digits"),
+        (["compare", "relu", "swish:betta=2"], "did you mean beta"),
+        (["compare", "relu", "golu", "--task", "digits:sice=full"], "did you mean size"),
+        (["compare", "relu", "snake:a"], "is not key=value"),
+        (["compare", "relu", "golu+relu"], "both fill the slot"),
+        (["compare", "relu", "digits"], "no slot admits it"),
+        (["compare", "relu", "relu"], "given twice"),
+        (["compare", "relu", "golu", "--match", "flop"], "did you mean flops"),
+        (["compare", "relu", "golu", "--seeds", "0"], "whole numbers from 1"),
+        (["compare", "relu", "golu", "--device", "cuda"], "no CUDA device"),
+        (["compare", "relu+forward-forward", "golu", "--task", "sine"], "needs labels"),
+        (["compare", "relu", "golu", "--limit", "5", "--executor", "serial"], "worker processes"),
+        (["compare", "relu", "golu", "--task", "nowhere.py:TASK"], "nowhere.py"),
+        (["compare", "relu", "golu", "--task", "mnist", "--data", "/no/such/folder"], "/no/such/folder"),
+        (["card", "gollu"], "did you mean activation/golu"),
+        (["check", "no.such.module:PART"], "no.such"),
+        (["list", "activations"], "did you mean activation"),
+    ],
+)
 def test_bad_input_says_what_and_what_instead(
     words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,10 +168,22 @@ def test_names_cannot_escape_into_paths_pages_or_terminals(tmp_path: Path, monke
         assert result.exit_code == 2 and "\x1b" not in result.output
     assert list(tmp_path.iterdir()) == []
     task = netwright.task(
-        "../</script><img src=x onerror=alert(1)>\x1b[31m", model=_model, train=_data(40), val=_data(20), test=_data(20),
-        loss=_loss, metric=_accuracy, metric_name="accuracy", higher_is_better=True, worst=0.0, delta=0.01, steps=4, batch=8,
-        lr=(1e-3, 1e-2), slot=nn.GELU,
-    )  # fmt: skip
+        "../</script><img src=x onerror=alert(1)>\x1b[31m",
+        model=_model,
+        train=_data(40),
+        val=_data(20),
+        test=_data(20),
+        loss=_loss,
+        metric=_accuracy,
+        metric_name="accuracy",
+        higher_is_better=True,
+        worst=0.0,
+        delta=0.01,
+        steps=4,
+        batch=8,
+        lr=(1e-3, 1e-2),
+        slot=nn.GELU,
+    )
     netwright.compare(["relu", "golu"], task, seeds=2, trials=1)
     page = next(tmp_path.rglob("report.html"))
     assert tmp_path / "netwright-studies" in page.parents
@@ -208,10 +223,21 @@ def test_own_model_on_own_data(tmp_path: Path) -> None:
     x = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
     y = (x[:, 0] * x[:, 1] > 0).long()
     task = netwright.task(
-        "products", model=model, train=(x[:200], y[:200]), val=(x[200:250], y[200:250]), test=(x[250:], y[250:]),
-        loss=nn.functional.cross_entropy, metric=lambda out, y: (out.argmax(1) == y).float().mean().item(),
-        higher_is_better=True, worst=0.0, delta=0.02, steps=60, batch=32, lr=(1e-3, 1e-1), slot=nn.GELU,
-    )  # fmt: skip
+        "products",
+        model=model,
+        train=(x[:200], y[:200]),
+        val=(x[200:250], y[200:250]),
+        test=(x[250:], y[250:]),
+        loss=nn.functional.cross_entropy,
+        metric=lambda out, y: (out.argmax(1) == y).float().mean().item(),
+        higher_is_better=True,
+        worst=0.0,
+        delta=0.02,
+        steps=60,
+        batch=32,
+        lr=(1e-3, 1e-1),
+        slot=nn.GELU,
+    )
     result = netwright.compare(["default", "golu", "snake"], task, seeds=6, trials=2, out=tmp_path / "study")
     assert [arm.name for arm in result.arms] == ["default", "golu", "snake"]
     assert all(arm.n == 6 and not arm.failed for arm in result.arms)

@@ -130,8 +130,12 @@ def test_the_penalty_is_the_sum_and_the_entropy_of_mean_sizes() -> None:
     want = torch.zeros(())
     rows = x
     for layer in kan:
-        size = torch.stack([torch.stack([layer.edges(rows)[:, o, i].abs().mean() for i in range(layer.sizes["d_in"])])
-                            for o in range(layer.sizes["d_out"])])  # fmt: skip
+        size = torch.stack(
+            [
+                torch.stack([layer.edges(rows)[:, o, i].abs().mean() for i in range(layer.sizes["d_in"])])
+                for o in range(layer.sizes["d_out"])
+            ]
+        )
         share = size / size.sum()
         want = want + 2 * size.sum() - 3 * (share * share.log()).sum()
         rows = layer(rows)
@@ -224,11 +228,18 @@ def test_plot_draws_a_panel_an_edge_and_the_largest_of_many() -> None:
 # Formulas -------------------------------------------------------------------------------------------------------------
 
 SHAPES = {
-    "x^2": lambda x: 2 * (x - 0.3) ** 2 + 1, "sin": lambda x: -torch.sin(3 * x + 0.5), "exp": lambda x: 0.5 * torch.exp(-2 * x),
-    "x": lambda x: 3 * x - 1, "tanh": lambda x: torch.tanh(4 * x), "log": lambda x: torch.log(x + 1.5),
-    "1/x": lambda x: 1 / (x + 2), "sqrt": lambda x: torch.sqrt(x + 1.2), "0": lambda x: torch.full_like(x, 0.7),
-    "abs": lambda x: (x - 0.2).abs(), "gaussian": lambda x: torch.exp(-((3 * x) ** 2)),
-}  # fmt: skip
+    "x^2": lambda x: 2 * (x - 0.3) ** 2 + 1,
+    "sin": lambda x: -torch.sin(3 * x + 0.5),
+    "exp": lambda x: 0.5 * torch.exp(-2 * x),
+    "x": lambda x: 3 * x - 1,
+    "tanh": lambda x: torch.tanh(4 * x),
+    "log": lambda x: torch.log(x + 1.5),
+    "1/x": lambda x: 1 / (x + 2),
+    "sqrt": lambda x: torch.sqrt(x + 1.2),
+    "0": lambda x: torch.full_like(x, 0.7),
+    "abs": lambda x: (x - 0.2).abs(),
+    "gaussian": lambda x: torch.exp(-((3 * x) ** 2)),
+}
 
 
 @pytest.mark.parametrize("name", sorted(SHAPES))
@@ -362,11 +373,13 @@ def test_explain_draws_a_row_an_output_and_refuses_what_does_not_fit() -> None:
     assert len(figure.axes) == 6
     assert [axes.get_ylabel() for axes in figure.axes] == ["zero", "", "", "two", "", ""]
     for given, words in (
-        ({"shape": (3, 3)}, "holds 9 values; the inputs are 12"), ({"shape": (3, 4), "outputs": [3]}, "outputs=\\[3\\]"),
-        ({"shape": (3, 4), "labels": ["a"]}, "1 labels for 3"), ({"shape": (3, 4), "most": 0}, "most=0"),
+        ({"shape": (3, 3)}, "holds 9 values; the inputs are 12"),
+        ({"shape": (3, 4), "outputs": [3]}, "outputs=\\[3\\]"),
+        ({"shape": (3, 4), "labels": ["a"]}, "1 labels for 3"),
+        ({"shape": (3, 4), "most": 0}, "most=0"),
         ({"shape": (3, 4), "embed": torch.zeros(5, 12)}, "embed has shape"),
         ({"shape": (3, 4), "readout": torch.zeros(5, 12)}, "readout has shape"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(BadInput, match=words):
             explain(layer, **given)  # type: ignore[arg-type]
     with pytest.raises(Misfit, match="no eigenvectors"):

@@ -37,13 +37,24 @@ def fitted() -> tuple[float, ...]:
 
 
 PART = activation(
-    kaf, cls="KAF", summary="KAF, kernel activation function: a learnt sum of twenty bells on a fixed grid",
-    formula=r"\sum_{i=1}^{20} a_i\, e^{-\gamma (x - d_i)^2},\quad \gamma = 1 / (6 \Delta^2)", reference=kaf_reference,
-    paper=Paper(title="Kafnets: kernel-based non-parametric activation functions for neural networks", year=2017,
-                authors="Simone Scardapane, Steven Van Vaerenbergh, Simone Totaro, Aurelio Uncini", arxiv="1707.04035",
-                code="ispamm/kernel-activation-functions"),
-    learn=(Learn("a", lambda options: fitted()),), limits=(0.0, 0.0), flops=80.0,
+    kaf,
+    cls="KAF",
+    summary="KAF, kernel activation function: a learnt sum of twenty bells on a fixed grid",
+    formula=r"\sum_{i=1}^{20} a_i\, e^{-\gamma (x - d_i)^2},\quad \gamma = 1 / (6 \Delta^2)",
+    reference=kaf_reference,
+    paper=Paper(
+        title="Kafnets: kernel-based non-parametric activation functions for neural networks",
+        year=2017,
+        authors="Simone Scardapane, Steven Van Vaerenbergh, Simone Totaro, Aurelio Uncini",
+        arxiv="1707.04035",
+        code="ispamm/kernel-activation-functions",
+    ),
+    learn=(Learn("a", lambda options: fitted()),),
+    limits=(0.0, 0.0),
+    flops=80.0,
     tags=Tags(smooth=True, delicate=True, always=("smooth",)),
-    deviations=("starts as a fit of softplus; the official code starts at random unless it is given a function to fit",
-                "gamma is the paper's, the grid ends at 4.75; the official code has 1 / (8 Delta^2) and ends at 4"),
-)  # fmt: skip
+    deviations=(
+        "starts as a fit of softplus; the official code starts at random unless it is given a function to fit",
+        "gamma is the paper's, the grid ends at 4.75; the official code has 1 / (8 Delta^2) and ends at 4",
+    ),
+)

@@ -26,18 +26,30 @@ def siren(x: Tensor, *, omega: float) -> Tensor:
 
 
 SIREN = activation(
-    siren, cls="SirenSine", summary="Siren's sine: a wave of high frequency, for nets that represent signals",
-    formula=r"\sin(\omega_0 x)", reference=lambda x, omega: math.sin(omega * x) if abs(x) < FAR else 0.0,
-    paper=Paper(title="Implicit Neural Representations with Periodic Activation Functions", year=2020, arxiv="2006.09661",
-                authors="Vincent Sitzmann, Julien N. P. Martel, Alexander W. Bergman, David B. Lindell, Gordon Wetzstein"),
+    siren,
+    cls="SirenSine",
+    summary="Siren's sine: a wave of high frequency, for nets that represent signals",
+    formula=r"\sin(\omega_0 x)",
+    reference=lambda x, omega: math.sin(omega * x) if abs(x) < FAR else 0.0,
+    paper=Paper(
+        title="Implicit Neural Representations with Periodic Activation Functions",
+        year=2020,
+        arxiv="2006.09661",
+        authors="Vincent Sitzmann, Julien N. P. Martel, Alexander W. Bergman, David B. Lindell, Gordon Wetzstein",
+    ),
     options=(Option("omega", 30.0, "omega_0, the frequency", bounds=(0.0, 1e6), search=(1.0, 100.0, "log")),),
-    limits=(math.nan, math.nan), flops=3.0,
-    tags=Tags(smooth=True, odd=True, delicate=True, always=("smooth", "odd"),
-              reasons={"numbers": "the phase 30 x is rounded in float32, which shows near the zeros of the sine"}),
+    limits=(math.nan, math.nan),
+    flops=3.0,
+    tags=Tags(
+        smooth=True,
+        odd=True,
+        delicate=True,
+        always=("smooth", "odd"),
+        reasons={"numbers": "the phase 30 x is rounded in float32, which shows near the zeros of the sine"},
+    ),
     values={0.0: 0.0, math.pi / 60: 1.0, math.pi / 30: 0.0},
-    deviations=("the part is the function; the paper also prescribes how the layers' weights start",
-                "0 beyond |x| = 1e30"),
-)  # fmt: skip
+    deviations=("the part is the function; the paper also prescribes how the layers' weights start", "0 beyond |x| = 1e30"),
+)
 
 
 def minsin(x: Tensor) -> Tensor:
@@ -45,10 +57,17 @@ def minsin(x: Tensor) -> Tensor:
 
 
 MINSIN = activation(
-    minsin, cls="MinSin", summary="MinSin: the smaller of the input and its sine", formula=r"\min(x,\,\sin x)",
-    reference=lambda x: x if x <= 0 else (math.sin(x) if math.isfinite(x) else math.nan), paper=NLP,
-    limits=(-INF, math.nan), flops=3.0, tags=Tags(smooth=True, delicate=True), values={-2.0: -2.0, math.pi / 2: 1.0},
-)  # fmt: skip
+    minsin,
+    cls="MinSin",
+    summary="MinSin: the smaller of the input and its sine",
+    formula=r"\min(x,\,\sin x)",
+    reference=lambda x: x if x <= 0 else (math.sin(x) if math.isfinite(x) else math.nan),
+    paper=NLP,
+    limits=(-INF, math.nan),
+    flops=3.0,
+    tags=Tags(smooth=True, delicate=True),
+    values={-2.0: -2.0, math.pi / 2: 1.0},
+)
 
 
 def cosid(x: Tensor) -> Tensor:
@@ -56,10 +75,17 @@ def cosid(x: Tensor) -> Tensor:
 
 
 COSID = activation(
-    cosid, cls="Cosid", summary="Cosid: a cosine on a falling line", formula=r"\cos x - x",
-    reference=lambda x: math.sin(x + math.pi / 2) - x if math.isfinite(x) else -x, paper=NLP, limits=(INF, -INF), flops=3.0,
-    tags=Tags(smooth=True, delicate=True), values={0.0: 1.0, math.pi: -1.0 - math.pi},
-)  # fmt: skip
+    cosid,
+    cls="Cosid",
+    summary="Cosid: a cosine on a falling line",
+    formula=r"\cos x - x",
+    reference=lambda x: math.sin(x + math.pi / 2) - x if math.isfinite(x) else -x,
+    paper=NLP,
+    limits=(INF, -INF),
+    flops=3.0,
+    tags=Tags(smooth=True, delicate=True),
+    values={0.0: 1.0, math.pi: -1.0 - math.pi},
+)
 
 
 def vlu(x: Tensor, *, a: float, b: float) -> Tensor:
@@ -72,12 +98,18 @@ def vlu_reference(x: float, a: float, b: float) -> float:
 
 
 VLU = activation(
-    vlu, cls="VLU", summary="VLU: ReLU with a sine on both sides", formula=r"\max(0,\,x) + a \sin(b x)",
-    reference=vlu_reference, paper=SURVEY,
+    vlu,
+    cls="VLU",
+    summary="VLU: ReLU with a sine on both sides",
+    formula=r"\max(0,\,x) + a \sin(b x)",
+    reference=vlu_reference,
+    paper=SURVEY,
     options=(Option("a", 1.0, "height of the wave"), Option("b", 1.0, "frequency of the wave", bounds=(0.0, 1e6))),
-    limits=(math.nan, INF), flops=4.0, tags=Tags(kinks=(0.0,), delicate=True),
+    limits=(math.nan, INF),
+    flops=4.0,
+    tags=Tags(kinks=(0.0,), delicate=True),
     values={0.0: 0.0, math.pi / 2: 1 + math.pi / 2},
     deviations=("no wave beyond |x| = 1e30",),
-)  # fmt: skip
+)
 
 PARTS = (SIREN, MINSIN, COSID, VLU)

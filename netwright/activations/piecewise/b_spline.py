@@ -72,13 +72,21 @@ PART = activation(
     equals_at_init=("activation/acon-c", "activation/aglu", "activation/silu", "activation/swish", "activation/xsilu"),
     claims=(
         Claim("cubics", "is any cubic plus SiLU on its grid", check=claim_cubics),
-        Claim("closes the gap", "an MLP with spline activations is not worse than a KAN on formulas", where="abstract",
-              protocol=Protocol(task="formulas", against="layer/kan", expect="not worse", seeds=8, trials=4)),
-        Claim("digits", "an MLP with spline activations is not worse than a KAN on images", where="abstract",
-              protocol=Protocol(task="digits", against="layer/kan", expect="not worse", seeds=8, trials=4)),
+        Claim(
+            "closes the gap",
+            "an MLP with spline activations is not worse than a KAN on formulas",
+            where="abstract",
+            protocol=Protocol(task="formulas", against="layer/kan", expect="not worse", seeds=8, trials=4),
+        ),
+        Claim(
+            "digits",
+            "an MLP with spline activations is not worse than a KAN on images",
+            where="abstract",
+            protocol=Protocol(task="digits", against="layer/kan", expect="not worse", seeds=8, trials=4),
+        ),
     ),
     deviations=(
         "the base function is SiLU with a fixed factor of 1",
         "it is the ablation of the comparison, not a proposal of the paper",
     ),
-)  # fmt: skip
+)

@@ -50,12 +50,17 @@ def hard_mish(x: Tensor) -> Tensor:
 
 
 HARD_MISH = activation(
-    hard_mish, cls="HardMish", summary="Hard Mish: a parabola between -2 and 0 in place of Mish's curve",
+    hard_mish,
+    cls="HardMish",
+    summary="Hard Mish: a parabola between -2 and 0 in place of Mish's curve",
     formula=r"\frac{x}{2} \min(2,\, \max(0,\, x + 2))",
     reference=lambda x: x if x >= 0 else (0.0 if x <= -2 else x + x * x / 2),
     paper=Paper(title="PyTorch Image Models", authors="Ross Wightman", year=2019, code="huggingface/pytorch-image-models"),
-    limits=(0.0, INF), flops=5.0, tags=Tags(kinks=(-2.0,), delicate=True), values={-3.0: 0.0, -1.0: -0.5, 2.0: 2.0},
-)  # fmt: skip
+    limits=(0.0, INF),
+    flops=5.0,
+    tags=Tags(kinks=(-2.0,), delicate=True),
+    values={-3.0: 0.0, -1.0: -0.5, 2.0: 2.0},
+)
 
 
 def hard_elish(x: Tensor) -> Tensor:

@@ -103,14 +103,24 @@ def brelu(x: Tensor, *, a: float) -> Tensor:
 
 
 BRELU = activation(
-    brelu, cls="BReLU", summary="BReLU: ReLU bounded from above",
-    formula=r"\min(\max(0,\,x),\,a)", reference=lambda x, a: min(max(0.0, x), a),
-    paper=Paper(title="Bounded activation functions for enhanced training stability of deep neural networks on visual "
-                      "pattern recognition problems", authors="S. S. Liew, M. Khalil-Hani, R. Bakhteri", year=2016),
-    options=(Option("a", 1.0, "the largest output", bounds=(0.0, INF)),), limits=(0.0, 1.0), flops=2.0,
-    tags=Tags(monotone=True, kinks=(0.0, 1.0), always=("monotone",)), values={-2.0: 0.0, 0.5: 0.5, 3.0: 1.0},
+    brelu,
+    cls="BReLU",
+    summary="BReLU: ReLU bounded from above",
+    formula=r"\min(\max(0,\,x),\,a)",
+    reference=lambda x, a: min(max(0.0, x), a),
+    paper=Paper(
+        title="Bounded activation functions for enhanced training stability of deep neural networks on visual "
+        "pattern recognition problems",
+        authors="S. S. Liew, M. Khalil-Hani, R. Bakhteri",
+        year=2016,
+    ),
+    options=(Option("a", 1.0, "the largest output", bounds=(0.0, INF)),),
+    limits=(0.0, 1.0),
+    flops=2.0,
+    tags=Tags(monotone=True, kinks=(0.0, 1.0), always=("monotone",)),
+    values={-2.0: 0.0, 0.5: 0.5, 3.0: 1.0},
     identities=(Identity("activation/relu6", options={"a": 6.0}),),
-)  # fmt: skip
+)
 
 
 def plu(x: Tensor, *, alpha: float, c: float) -> Tensor:
@@ -122,14 +132,22 @@ def plu_reference(x: float, alpha: float, c: float) -> float:
 
 
 PLU = activation(
-    plu, cls="PLU", summary="PLU: the identity between -c and c, straight lines of a small slope outside",
-    formula=r"\max(\alpha (x + c) - c,\, \min(\alpha (x - c) + c,\, x))", reference=plu_reference,
-    paper=Paper(title="PLU: The Piecewise Linear Unit Activation Function", authors="Andrei Nicolae", year=2018,
-                arxiv="1809.09534"),
-    options=(Option("alpha", 0.1, "slope outside [-c, c]", bounds=(0.0, 1.0)),
-             Option("c", 1.0, "where the slope changes", bounds=(0.0, INF))),
-    limits=(-INF, INF), flops=8.0, values={-3.0: -1.2, 0.5: 0.5, 2.0: 1.1},
+    plu,
+    cls="PLU",
+    summary="PLU: the identity between -c and c, straight lines of a small slope outside",
+    formula=r"\max(\alpha (x + c) - c,\, \min(\alpha (x - c) + c,\, x))",
+    reference=plu_reference,
+    paper=Paper(
+        title="PLU: The Piecewise Linear Unit Activation Function", authors="Andrei Nicolae", year=2018, arxiv="1809.09534"
+    ),
+    options=(
+        Option("alpha", 0.1, "slope outside [-c, c]", bounds=(0.0, 1.0)),
+        Option("c", 1.0, "where the slope changes", bounds=(0.0, INF)),
+    ),
+    limits=(-INF, INF),
+    flops=8.0,
+    values={-3.0: -1.2, 0.5: 0.5, 2.0: 1.1},
     tags=Tags(monotone=True, odd=True, kinks=(-1.0, 1.0), delicate=True, always=("monotone", "odd")),
-)  # fmt: skip
+)
 
 PARTS = (LEAKY_RELU, ABS, RELU6, BRELU, PLU)

@@ -54,13 +54,23 @@ def maxtanh_of_exponential(x: Tensor) -> Tensor:
 
 
 MAXTANH = activation(
-    maxtanh, cls="MaxTanh", compiled=maxtanh_of_exponential,
+    maxtanh,
+    cls="MaxTanh",
+    compiled=maxtanh_of_exponential,
     summary="MaxTanh: the larger of the input and its hyperbolic tangent",
-    formula=r"\max(x,\,\tanh x)", reference=lambda x: x if x > 0 else math.tanh(x),
-    paper=Paper(title="Is it Time to Swish? Comparing Deep Learning Activation Functions Across NLP tasks", year=2018,
-                authors="Steffen Eger, Paul Youssef, Iryna Gurevych", arxiv="1901.02671"),
-    limits=(-1.0, INF), flops=6.0, tags=Tags(smooth=True, monotone=True), values={-1.0: -0.761594, 2.0: 2.0},
-)  # fmt: skip
+    formula=r"\max(x,\,\tanh x)",
+    reference=lambda x: x if x > 0 else math.tanh(x),
+    paper=Paper(
+        title="Is it Time to Swish? Comparing Deep Learning Activation Functions Across NLP tasks",
+        year=2018,
+        authors="Steffen Eger, Paul Youssef, Iryna Gurevych",
+        arxiv="1901.02671",
+    ),
+    limits=(-1.0, INF),
+    flops=6.0,
+    tags=Tags(smooth=True, monotone=True),
+    values={-1.0: -0.761594, 2.0: 2.0},
+)
 
 
 def trelu(x: Tensor, b: Tensor) -> Tensor:
@@ -73,13 +83,20 @@ def trelu_of_exponential(x: Tensor, b: Tensor) -> Tensor:
 
 
 TRELU = activation(
-    trelu, cls="TReLU", compiled=trelu_of_exponential,
+    trelu,
+    cls="TReLU",
+    compiled=trelu_of_exponential,
     summary="TReLU: the identity from 0 on, a hyperbolic tangent of learnt steepness below",
-    formula=r"x \text{ for } x \geq 0,\; \tanh(b x) \text{ below}", paper=SURVEY,
+    formula=r"x \text{ for } x \geq 0,\; \tanh(b x) \text{ below}",
+    paper=SURVEY,
     reference=lambda x, b: x if x >= 0 else math.tanh(b * x),
-    learn=(Learn("b", 1.0),), limits=(-1.0, INF), flops=6.0, tags=Tags(smooth=True, monotone=True, delicate=True),
-    values={-1.0: -0.761594, 2.0: 2.0}, equals_at_init=("activation/maxtanh",),
-)  # fmt: skip
+    learn=(Learn("b", 1.0),),
+    limits=(-1.0, INF),
+    flops=6.0,
+    tags=Tags(smooth=True, monotone=True, delicate=True),
+    values={-1.0: -0.761594, 2.0: 2.0},
+    equals_at_init=("activation/maxtanh",),
+)
 
 
 def slu(x: Tensor) -> Tensor:
@@ -91,14 +108,23 @@ def slu_of_log(x: Tensor) -> Tensor:
 
 
 SLU = activation(
-    slu, cls="SLU", compiled=slu_of_log, summary="SLU: the identity from 0 on, a shifted softplus below",
+    slu,
+    cls="SLU",
+    compiled=slu_of_log,
+    summary="SLU: the identity from 0 on, a shifted softplus below",
     formula=r"x \text{ for } x \geq 0,\; 2 \ln((e^x + 1) / 2) \text{ below}",
     reference=lambda x: x if x >= 0 else 2 * math.log1p(math.expm1(x) / 2),
-    paper=Paper(title="A novel softplus linear unit for deep convolutional neural networks", year=2018,
-                authors="Huizhen Zhao, Fuxian Liu, Longyue Li, Chang Luo", venue="Applied Intelligence"),
-    limits=(-2 * math.log(2), INF), flops=6.0, tags=Tags(smooth=True, monotone=True, delicate=True),
+    paper=Paper(
+        title="A novel softplus linear unit for deep convolutional neural networks",
+        year=2018,
+        authors="Huizhen Zhao, Fuxian Liu, Longyue Li, Chang Luo",
+        venue="Applied Intelligence",
+    ),
+    limits=(-2 * math.log(2), INF),
+    flops=6.0,
+    tags=Tags(smooth=True, monotone=True, delicate=True),
     values={-1.0: -0.759771, 2.0: 2.0},
-)  # fmt: skip
+)
 
 
 def maxsig(x: Tensor) -> Tensor:
@@ -106,11 +132,21 @@ def maxsig(x: Tensor) -> Tensor:
 
 
 MAXSIG = activation(
-    maxsig, cls="MaxSig", summary="MaxSig: the larger of the input and its sigmoid",
-    formula=r"\max(x,\,\sigma(x))", reference=lambda x: max(x, reference_sigmoid(x)),
-    paper=Paper(title="Is it Time to Swish? Comparing Deep Learning Activation Functions Across NLP tasks", year=2018,
-                authors="Steffen Eger, Paul Youssef, Iryna Gurevych", arxiv="1901.02671"),
-    limits=(0.0, INF), flops=5.0, tags=Tags(monotone=True, kinks=(0.659046068,)), values={0.0: 0.5, -1.0: 0.268941, 2.0: 2.0},
-)  # fmt: skip
+    maxsig,
+    cls="MaxSig",
+    summary="MaxSig: the larger of the input and its sigmoid",
+    formula=r"\max(x,\,\sigma(x))",
+    reference=lambda x: max(x, reference_sigmoid(x)),
+    paper=Paper(
+        title="Is it Time to Swish? Comparing Deep Learning Activation Functions Across NLP tasks",
+        year=2018,
+        authors="Steffen Eger, Paul Youssef, Iryna Gurevych",
+        arxiv="1901.02671",
+    ),
+    limits=(0.0, INF),
+    flops=5.0,
+    tags=Tags(monotone=True, kinks=(0.659046068,)),
+    values={0.0: 0.5, -1.0: 0.268941, 2.0: 2.0},
+)
 
 PARTS = (ISRLU, MAXTANH, TRELU, SLU, MAXSIG)

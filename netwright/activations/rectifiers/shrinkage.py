@@ -20,11 +20,18 @@ def softshrink(x: Tensor, *, bound: float) -> Tensor:
 
 
 SOFTSHRINK = activation(
-    softshrink, cls="Softshrink", summary="Softshrink: soft thresholding, every input moved towards 0",
-    formula=r"\mathrm{sign}(x) \max(0,\,|x| - b)", options=BOUND, paper=SURVEY,
-    reference=lambda x, bound: math.copysign(max(abs(x) - bound, 0.0), x), limits=(-INF, INF), flops=4.0,
-    tags=Tags(monotone=True, odd=True, kinks=(-0.5, 0.5), always=("monotone", "odd")), values={-2.0: -1.5, 0.25: 0.0},
-)  # fmt: skip
+    softshrink,
+    cls="Softshrink",
+    summary="Softshrink: soft thresholding, every input moved towards 0",
+    formula=r"\mathrm{sign}(x) \max(0,\,|x| - b)",
+    options=BOUND,
+    paper=SURVEY,
+    reference=lambda x, bound: math.copysign(max(abs(x) - bound, 0.0), x),
+    limits=(-INF, INF),
+    flops=4.0,
+    tags=Tags(monotone=True, odd=True, kinks=(-0.5, 0.5), always=("monotone", "odd")),
+    values={-2.0: -1.5, 0.25: 0.0},
+)
 
 
 def hardshrink(x: Tensor, *, bound: float) -> Tensor:
@@ -32,10 +39,17 @@ def hardshrink(x: Tensor, *, bound: float) -> Tensor:
 
 
 HARDSHRINK = activation(
-    hardshrink, cls="Hardshrink", summary="Hardshrink: hard thresholding, small inputs set to 0 and the others kept",
-    formula=r"x \text{ where } |x| > b,\; 0 \text{ elsewhere}", options=BOUND, paper=SURVEY,
-    reference=lambda x, bound: 0.0 if -bound <= x <= bound else x, limits=(-INF, INF), flops=2.0,
-    tags=Tags(monotone=True, odd=True, kinks=(-0.5, 0.5), always=("monotone", "odd")), values={-2.0: -2.0, 0.25: 0.0},
-)  # fmt: skip
+    hardshrink,
+    cls="Hardshrink",
+    summary="Hardshrink: hard thresholding, small inputs set to 0 and the others kept",
+    formula=r"x \text{ where } |x| > b,\; 0 \text{ elsewhere}",
+    options=BOUND,
+    paper=SURVEY,
+    reference=lambda x, bound: 0.0 if -bound <= x <= bound else x,
+    limits=(-INF, INF),
+    flops=2.0,
+    tags=Tags(monotone=True, odd=True, kinks=(-0.5, 0.5), always=("monotone", "odd")),
+    values={-2.0: -2.0, 0.25: 0.0},
+)
 
 PARTS = (SOFTSHRINK, HARDSHRINK)

@@ -61,12 +61,18 @@ HARD_SIGMOID = activation(
         year=2019,
         arxiv="1905.02244",
     ),
-    options=(Option("width", 3.0, "half-width of the ramp: 3 as in MobileNetV3 and torch.nn.Hardsigmoid, 2.5 as in early Keras, "
-                    "1 as in BinaryConnect", bounds=(0.0, math.inf)),),
+    options=(
+        Option(
+            "width",
+            3.0,
+            "half-width of the ramp: 3 as in MobileNetV3 and torch.nn.Hardsigmoid, 2.5 as in early Keras, 1 as in BinaryConnect",
+            bounds=(0.0, math.inf),
+        ),
+    ),
     tags=Tags(monotone=True, kinks=(-3.0, 3.0), delicate=True, always=("monotone",)),
     values={-3.0: 0.0, -1.0: 0.333333, 0.0: 0.5, 1.5: 0.75, 3.0: 1.0},
     flops=4.0,
-)  # fmt: skip
+)
 
 
 def sqnl(x: Tensor) -> Tensor:
@@ -81,11 +87,16 @@ def sqnl_reference(x: float) -> float:
 
 
 SQNL = activation(
-    sqnl, cls="SQNL", summary="SQNL: two parabolas that meet at 0 and end flat at -2 and 2",
-    formula=r"x - x |x| / 4 \text{ for } |x| \leq 2,\; \mathrm{sign}(x) \text{ beyond}", reference=sqnl_reference,
+    sqnl,
+    cls="SQNL",
+    summary="SQNL: two parabolas that meet at 0 and end flat at -2 and 2",
+    formula=r"x - x |x| / 4 \text{ for } |x| \leq 2,\; \mathrm{sign}(x) \text{ beyond}",
+    reference=sqnl_reference,
     paper=SURVEY,
-    limits=(-1.0, 1.0), flops=5.0, tags=Tags(smooth=True, monotone=True, odd=True, delicate=True),
+    limits=(-1.0, 1.0),
+    flops=5.0,
+    tags=Tags(smooth=True, monotone=True, odd=True, delicate=True),
     values={-1.0: -0.75, 0.5: 0.4375, 3.0: 1.0},
-)  # fmt: skip
+)
 
 PARTS = (HARDTANH, HARD_SIGMOID, SQNL)

@@ -59,12 +59,22 @@ def dsilu_reference(x: float) -> float:
 
 
 DSILU = activation(
-    dsilu, cls="DSiLU", summary="dSiLU: the derivative of SiLU, a step that overshoots on both sides",
-    formula=r"\sigma(x) (1 + x (1 - \sigma(x)))", reference=dsilu_reference,
-    paper=Paper(title="Sigmoid-Weighted Linear Units for Neural Network Function Approximation in Reinforcement Learning",
-                authors="Stefan Elfwing, Eiji Uchibe, Kenji Doya", year=2017, arxiv="1702.03118"),
-    limits=(0.0, 1.0), flops=10.0, tags=Tags(smooth=True, delicate=True), values={0.0: 0.5, 1.0: 0.927671, -1.0: 0.072329},
-)  # fmt: skip
+    dsilu,
+    cls="DSiLU",
+    summary="dSiLU: the derivative of SiLU, a step that overshoots on both sides",
+    formula=r"\sigma(x) (1 + x (1 - \sigma(x)))",
+    reference=dsilu_reference,
+    paper=Paper(
+        title="Sigmoid-Weighted Linear Units for Neural Network Function Approximation in Reinforcement Learning",
+        authors="Stefan Elfwing, Eiji Uchibe, Kenji Doya",
+        year=2017,
+        arxiv="1702.03118",
+    ),
+    limits=(0.0, 1.0),
+    flops=10.0,
+    tags=Tags(smooth=True, delicate=True),
+    values={0.0: 0.5, 1.0: 0.927671, -1.0: 0.072329},
+)
 
 
 def softsign(x: Tensor) -> Tensor:
@@ -129,11 +139,17 @@ def arctan(x: Tensor) -> Tensor:
 
 
 ARCTAN = activation(
-    arctan, cls="Arctan", summary="Arctan: the inverse tangent, a slowly saturating step", formula=r"\arctan x", paper=SURVEY,
+    arctan,
+    cls="Arctan",
+    summary="Arctan: the inverse tangent, a slowly saturating step",
+    formula=r"\arctan x",
+    paper=SURVEY,
     reference=lambda x: math.copysign(math.pi / 2 - math.atan2(1.0, abs(x)), x) if abs(x) > 1 else math.atan2(x, 1.0),
-    limits=(-math.pi / 2, math.pi / 2), flops=8.0, tags=Tags(smooth=True, monotone=True, odd=True),
+    limits=(-math.pi / 2, math.pi / 2),
+    flops=8.0,
+    tags=Tags(smooth=True, monotone=True, odd=True),
     values={0.0: 0.0, 1.0: 0.785398},
-)  # fmt: skip
+)
 
 
 def erf(x: Tensor) -> Tensor:
@@ -141,11 +157,16 @@ def erf(x: Tensor) -> Tensor:
 
 
 ERF = activation(
-    erf, cls="Erf", summary="Erf: the error function, the step of the normal distribution", formula=r"\mathrm{erf}\,x",
+    erf,
+    cls="Erf",
+    summary="Erf: the error function, the step of the normal distribution",
+    formula=r"\mathrm{erf}\,x",
     reference=lambda x: math.copysign(1 - math.erfc(abs(x)), x) if abs(x) > 1 else math.erf(x),
     paper=Paper(title="Computing with Infinite Networks", authors="Christopher K. I. Williams", year=1996),
-    limits=(-1.0, 1.0), flops=6.0, tags=Tags(smooth=True, monotone=True, odd=True, delicate=True),
+    limits=(-1.0, 1.0),
+    flops=6.0,
+    tags=Tags(smooth=True, monotone=True, odd=True, delicate=True),
     values={0.0: 0.0, 1.0: 0.842701},
-)  # fmt: skip
+)
 
 PARTS = (SIGMOID, DSILU, SOFTSIGN, ISRU, ARCTAN, ERF)

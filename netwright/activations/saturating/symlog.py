@@ -30,11 +30,19 @@ def symlog_of_log(x: Tensor) -> Tensor:
 
 
 SYMLOG = activation(
-    symlog, cls="Symlog", compiled=symlog_of_log, summary="Symlog: a logarithm on both sides of 0",
-    formula=r"\mathrm{sign}(x) \ln(|x| + 1)", reference=lambda x: math.copysign(math.log1p(abs(x)), x), paper=DREAMER,
-    limits=(-INF, INF), flops=6.0, tags=Tags(smooth=True, monotone=True, odd=True, delicate=True),
-    values={-1.0: -0.693147, 100.0: 4.615121}, equals_at_init=("activation/safs",),
-)  # fmt: skip
+    symlog,
+    cls="Symlog",
+    compiled=symlog_of_log,
+    summary="Symlog: a logarithm on both sides of 0",
+    formula=r"\mathrm{sign}(x) \ln(|x| + 1)",
+    reference=lambda x: math.copysign(math.log1p(abs(x)), x),
+    paper=DREAMER,
+    limits=(-INF, INF),
+    flops=6.0,
+    tags=Tags(smooth=True, monotone=True, odd=True, delicate=True),
+    values={-1.0: -0.693147, 100.0: 4.615121},
+    equals_at_init=("activation/safs",),
+)
 
 
 def symexp(x: Tensor) -> Tensor:
@@ -46,11 +54,22 @@ def symexp_reference(x: float) -> float:
 
 
 SYMEXP = activation(
-    symexp, cls="Symexp", summary="Symexp: an exponential on both sides of 0, the inverse of symlog",
-    formula=r"\mathrm{sign}(x) (e^{|x|} - 1)", reference=symexp_reference, paper=DREAMER, limits=(-INF, INF), flops=6.0,
-    tags=Tags(smooth=True, monotone=True, odd=True, delicate=True,
-              reasons={"smooth": "its slope grows by 5e8 a unit at x = 20, which is taken for a jump"}),
+    symexp,
+    cls="Symexp",
+    summary="Symexp: an exponential on both sides of 0, the inverse of symlog",
+    formula=r"\mathrm{sign}(x) (e^{|x|} - 1)",
+    reference=symexp_reference,
+    paper=DREAMER,
+    limits=(-INF, INF),
+    flops=6.0,
+    tags=Tags(
+        smooth=True,
+        monotone=True,
+        odd=True,
+        delicate=True,
+        reasons={"smooth": "its slope grows by 5e8 a unit at x = 20, which is taken for a jump"},
+    ),
     values={-1.0: -1.718282, 0.693147181: 1.0},
-)  # fmt: skip
+)
 
 PARTS = (SYMLOG, SYMEXP)

@@ -68,14 +68,19 @@ def lecun_tanh_reference(x: float) -> float:
 
 
 LECUN_TANH = activation(
-    lecun_tanh, cls="LeCunTanh", compiled=lecun_tanh_of_exponential,
-    summary="LeCun's tanh: scaled so that f(1) = 1 and the slope stays useful", formula=r"1.7159 \tanh(2 x / 3)",
-    reference=lecun_tanh_reference, limits=(-1.7159, 1.7159), flops=5.0,
-    paper=Paper(title="Efficient BackProp", year=1998,
-                authors="Yann LeCun, Leon Bottou, Genevieve B. Orr, Klaus-Robert Müller"),
-    tags=Tags(smooth=True, monotone=True, odd=True, delicate=True), values={0.0: 0.0, 1.0: 0.9999973},
+    lecun_tanh,
+    cls="LeCunTanh",
+    compiled=lecun_tanh_of_exponential,
+    summary="LeCun's tanh: scaled so that f(1) = 1 and the slope stays useful",
+    formula=r"1.7159 \tanh(2 x / 3)",
+    reference=lecun_tanh_reference,
+    limits=(-1.7159, 1.7159),
+    flops=5.0,
+    paper=Paper(title="Efficient BackProp", year=1998, authors="Yann LeCun, Leon Bottou, Genevieve B. Orr, Klaus-Robert Müller"),
+    tags=Tags(smooth=True, monotone=True, odd=True, delicate=True),
+    values={0.0: 0.0, 1.0: 0.9999973},
     identities=(Identity("activation/tanh", scale_x=2 / 3, scale_y=1.7159),),
-)  # fmt: skip
+)
 
 
 def penalized_tanh(x: Tensor, *, a: float) -> Tensor:
@@ -89,15 +94,21 @@ def penalized_tanh_of_exponential(x: Tensor, *, a: float) -> Tensor:
 
 
 PENALIZED_TANH = activation(
-    penalized_tanh, cls="PenalizedTanh", compiled=penalized_tanh_of_exponential,
+    penalized_tanh,
+    cls="PenalizedTanh",
+    compiled=penalized_tanh_of_exponential,
     summary="Penalized tanh: a hyperbolic tangent damped below 0",
     formula=r"\tanh x \text{ for } x > 0,\; a \tanh x \text{ below}",
-    reference=lambda x, a: math.tanh(x) * (1 if x > 0 else a), limits=(-0.25, 1.0), flops=6.0,
-    paper=Paper(title="Revise Saturated Activation Functions", authors="Bing Xu, Ruitong Huang, Mu Li", year=2016,
-                arxiv="1602.05980"),
+    reference=lambda x, a: math.tanh(x) * (1 if x > 0 else a),
+    limits=(-0.25, 1.0),
+    flops=6.0,
+    paper=Paper(
+        title="Revise Saturated Activation Functions", authors="Bing Xu, Ruitong Huang, Mu Li", year=2016, arxiv="1602.05980"
+    ),
     options=(Option("a", 0.25, "factor below 0", bounds=(0.0, 1.0)),),
-    tags=Tags(monotone=True, kinks=(0.0,), delicate=True, always=("monotone",)), values={-1.0: -0.190399, 1.0: 0.761594},
-)  # fmt: skip
+    tags=Tags(monotone=True, kinks=(0.0,), delicate=True, always=("monotone",)),
+    values={-1.0: -0.190399, 1.0: 0.761594},
+)
 
 
 SERIES = (1 / 3, -2 / 15, 17 / 315, -62 / 2835, 1382 / 155925)  # of x - tanh x, from x^3 on
@@ -123,9 +134,17 @@ def tanhshrink_reference(x: float) -> float:
 
 
 TANHSHRINK = activation(
-    tanhshrink, cls="Tanhshrink", compiled=tanhshrink_of_exponential, summary="Tanhshrink: what tanh leaves of its input",
-    formula=r"x - \tanh x", reference=tanhshrink_reference, paper=SURVEY, limits=(-INF, INF), flops=12.0,
-    tags=Tags(smooth=True, monotone=True, odd=True, delicate=True), values={-1.0: -0.238406, 0.1: 0.000332005, 3.0: 2.004945},
-)  # fmt: skip
+    tanhshrink,
+    cls="Tanhshrink",
+    compiled=tanhshrink_of_exponential,
+    summary="Tanhshrink: what tanh leaves of its input",
+    formula=r"x - \tanh x",
+    reference=tanhshrink_reference,
+    paper=SURVEY,
+    limits=(-INF, INF),
+    flops=12.0,
+    tags=Tags(smooth=True, monotone=True, odd=True, delicate=True),
+    values={-1.0: -0.238406, 0.1: 0.000332005, 3.0: 2.004945},
+)
 
 PARTS = (TANH, LECUN_TANH, PENALIZED_TANH, TANHSHRINK)

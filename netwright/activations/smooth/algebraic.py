@@ -67,11 +67,17 @@ def bent_identity_reference(x: float) -> float:
 
 
 BENT_IDENTITY = activation(
-    bent_identity, cls="BentIdentity",
+    bent_identity,
+    cls="BentIdentity",
     summary="Bent identity: a line whose slope turns from 1/2 to 3/2",
-    formula=r"(\sqrt{x^2 + 1} - 1) / 2 + x", reference=bent_identity_reference, paper=SURVEY, limits=(-INF, INF),
-    flops=7.0, tags=Tags(smooth=True, monotone=True, delicate=True), values={-1.0: -0.792893, 0.0: 0.0, 1.0: 1.207107},
-)  # fmt: skip
+    formula=r"(\sqrt{x^2 + 1} - 1) / 2 + x",
+    reference=bent_identity_reference,
+    paper=SURVEY,
+    limits=(-INF, INF),
+    flops=7.0,
+    tags=Tags(smooth=True, monotone=True, delicate=True),
+    values={-1.0: -0.792893, 0.0: 0.0, 1.0: 1.207107},
+)
 
 
 def swim(x: Tensor, *, k: float) -> Tensor:
@@ -83,13 +89,22 @@ def swim_reference(x: float, k: float) -> float:
 
 
 SWIM = activation(
-    swim, cls="Swim", summary="Swim: x gated by an algebraic step instead of Swish's sigmoid",
-    formula=r"\frac{x}{2} (1 + k x / \sqrt{1 + x^2})", reference=swim_reference,
-    paper=Paper(title="Swim: A General-Purpose, High-Performing, and Efficient Activation Function for Locomotion Control "
-                      "Tasks", authors="Maryam Abdool, Tony Dear", year=2023, arxiv="2303.02640"),
-    options=(Option("k", 0.5, "how far the gate opens"),), limits=(-INF, INF), flops=7.0,
+    swim,
+    cls="Swim",
+    summary="Swim: x gated by an algebraic step instead of Swish's sigmoid",
+    formula=r"\frac{x}{2} (1 + k x / \sqrt{1 + x^2})",
+    reference=swim_reference,
+    paper=Paper(
+        title="Swim: A General-Purpose, High-Performing, and Efficient Activation Function for Locomotion Control Tasks",
+        authors="Maryam Abdool, Tony Dear",
+        year=2023,
+        arxiv="2303.02640",
+    ),
+    options=(Option("k", 0.5, "how far the gate opens"),),
+    limits=(-INF, INF),
+    flops=7.0,
     tags=Tags(smooth=True, monotone=True, delicate=True, always=("smooth",)),
     values={0.0: 0.0, 1.0: 0.676777, -1.0: -0.323223},
-)  # fmt: skip
+)
 
 PARTS = (SQUAREPLUS, BENT_IDENTITY, SWIM)

@@ -213,16 +213,30 @@ def aria2_reference(x: float, alpha: float, beta: float) -> float:
 
 
 ARIA2 = activation(
-    aria2, cls="ARiA2", compiled=aria2_of_log, summary="ARiA-2: x gated by a power of a sigmoid (Richards' curve)",
-    formula=r"x\,(1 + e^{-\beta x})^{-\alpha}", reference=aria2_reference,
-    paper=Paper(title="ARiA: Utilizing Richard's Curve for Controlling the Non-monotonicity of the Activation Function in "
-                      "Deep Neural Nets", authors="Narendra Patwardhan, Madhura Ingalhalikar, Rahee Walambe", year=2018,
-                arxiv="1805.08878"),
-    options=(Option("alpha", 1.5, "power of the gate", bounds=(0.0, INF)),
-             Option("beta", 2.0, "steepness of the gate", bounds=(0.0, INF))),
-    limits=(0.0, INF), flops=7.0, tags=Tags(smooth=True, delicate=True, always=("smooth",)),
-    identities=(Identity("activation/silu", options={"alpha": 1.0, "beta": 1.0}),
-                Identity("activation/swish", options={"alpha": 1.0, "beta": 2.0}, other_options={"beta": 2.0})),
-)  # fmt: skip
+    aria2,
+    cls="ARiA2",
+    compiled=aria2_of_log,
+    summary="ARiA-2: x gated by a power of a sigmoid (Richards' curve)",
+    formula=r"x\,(1 + e^{-\beta x})^{-\alpha}",
+    reference=aria2_reference,
+    paper=Paper(
+        title="ARiA: Utilizing Richard's Curve for Controlling the Non-monotonicity of the Activation Function in "
+        "Deep Neural Nets",
+        authors="Narendra Patwardhan, Madhura Ingalhalikar, Rahee Walambe",
+        year=2018,
+        arxiv="1805.08878",
+    ),
+    options=(
+        Option("alpha", 1.5, "power of the gate", bounds=(0.0, INF)),
+        Option("beta", 2.0, "steepness of the gate", bounds=(0.0, INF)),
+    ),
+    limits=(0.0, INF),
+    flops=7.0,
+    tags=Tags(smooth=True, delicate=True, always=("smooth",)),
+    identities=(
+        Identity("activation/silu", options={"alpha": 1.0, "beta": 1.0}),
+        Identity("activation/swish", options={"alpha": 1.0, "beta": 2.0}, other_options={"beta": 2.0}),
+    ),
+)
 
 PARTS = (LOGISH, E_SWISH, ACON_C, SINLU, COSLU, ELISH, ARIA2)

@@ -32,15 +32,25 @@ def soft_exponential_reference(x: float, a: float) -> float:
 
 
 PART = activation(
-    soft_exponential, cls="SoftExponential",
+    soft_exponential,
+    cls="SoftExponential",
     summary="Soft exponential: from a logarithm over a line to an exponential, learnt",
     formula=r"-\ln(1 - a (x + a)) / a \;(a < 0),\quad x \;(a = 0),\quad (e^{a x} - 1) / a + a \;(a > 0)",
     reference=soft_exponential_reference,
-    paper=Paper(title="A continuum among logarithmic, linear, and exponential functions, and its potential to improve "
-                      "generalization in neural networks", authors="Luke B. Godfrey, Michael S. Gashler", year=2015,
-                arxiv="1602.01321"),
-    learn=(Learn("a", 0.0),), limits=(-INF, INF), flops=12.0, values={-2.0: -2.0, 3.0: 3.0},
+    paper=Paper(
+        title="A continuum among logarithmic, linear, and exponential functions, and its potential to improve "
+        "generalization in neural networks",
+        authors="Luke B. Godfrey, Michael S. Gashler",
+        year=2015,
+        arxiv="1602.01321",
+    ),
+    learn=(Learn("a", 0.0),),
+    limits=(-INF, INF),
+    flops=12.0,
+    values={-2.0: -2.0, 3.0: 3.0},
     tags=Tags(smooth=True, monotone=True, odd=True, delicate=True),
-    deviations=("the logarithm's argument is kept at least 2^-20; the paper's function ends where it reaches 0",
-                "starts at a = 0, the identity"),
-)  # fmt: skip
+    deviations=(
+        "the logarithm's argument is kept at least 2^-20; the paper's function ends where it reaches 0",
+        "starts at a = 0, the identity",
+    ),
+)

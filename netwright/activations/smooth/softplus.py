@@ -63,11 +63,19 @@ def logsigmoid_of_log(x: Tensor) -> Tensor:
 
 
 LOGSIGMOID = activation(
-    logsigmoid, cls="LogSigmoid", compiled=logsigmoid_of_log, summary="Log-sigmoid: the logarithm of the logistic sigmoid",
-    formula=r"\ln \sigma(x)", reference=lambda x: -reference_softplus(-x), paper=SURVEY, limits=(-INF, 0.0), flops=5.0,
-    tags=Tags(smooth=True, monotone=True), values={0.0: -0.693147, 1.0: -0.313262, -2.0: -2.126928},
+    logsigmoid,
+    cls="LogSigmoid",
+    compiled=logsigmoid_of_log,
+    summary="Log-sigmoid: the logarithm of the logistic sigmoid",
+    formula=r"\ln \sigma(x)",
+    reference=lambda x: -reference_softplus(-x),
+    paper=SURVEY,
+    limits=(-INF, 0.0),
+    flops=5.0,
+    tags=Tags(smooth=True, monotone=True),
+    values={0.0: -0.693147, 1.0: -0.313262, -2.0: -2.126928},
     identities=(Identity("activation/softplus", scale_x=-1.0, scale_y=-1.0),),
-)  # fmt: skip
+)
 
 
 def uaf(x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, e: Tensor) -> Tensor:
@@ -88,15 +96,27 @@ def uaf_reference(x: float, a: float, b: float, c: float, d: float, e: float) ->
 
 
 UAF = activation(
-    uaf, cls="UAF", summary="UAF, universal activation function: a difference of two softplus functions, learnt",
-    formula=r"\ln(1 + e^{a (x + b) + c x^2}) - \ln(1 + e^{d (x - b)}) + e", reference=uaf_reference,
-    paper=Paper(title="Universal Activation Function For Machine Learning", year=2020, arxiv="2011.03842",
-                authors="Brosnan Yuen, Minh Tu Hoang, Xiaodai Dong, Tao Lu",
-                code="SensorOrgNet/Universal_Activation_Function"),
+    uaf,
+    cls="UAF",
+    summary="UAF, universal activation function: a difference of two softplus functions, learnt",
+    formula=r"\ln(1 + e^{a (x + b) + c x^2}) - \ln(1 + e^{d (x - b)}) + e",
+    reference=uaf_reference,
+    paper=Paper(
+        title="Universal Activation Function For Machine Learning",
+        year=2020,
+        arxiv="2011.03842",
+        authors="Brosnan Yuen, Minh Tu Hoang, Xiaodai Dong, Tao Lu",
+        code="SensorOrgNet/Universal_Activation_Function",
+    ),
     learn=(Learn("a", 10.0), Learn("b", 0.0), Learn("c", 0.0), Learn("d", 9.0), Learn("e", 0.0)),
-    limits=(0.0, INF), flops=24.0, tags=Tags(smooth=True, delicate=True), values={0.0: 0.0, 3.0: 3.0},
-    deviations=("starts at (10, 0, 0, 9, 0); the official code adds about 1e-6 or 1e-7 to the zeros",
-                "c x^2 is kept at its value at |x| = 1e15 beyond that"),
-)  # fmt: skip
+    limits=(0.0, INF),
+    flops=24.0,
+    tags=Tags(smooth=True, delicate=True),
+    values={0.0: 0.0, 3.0: 3.0},
+    deviations=(
+        "starts at (10, 0, 0, 9, 0); the official code adds about 1e-6 or 1e-7 to the zeros",
+        "c x^2 is kept at its value at |x| = 1e15 beyond that",
+    ),
+)
 
 PARTS = (SOFTPLUS, LOGSIGMOID, UAF)

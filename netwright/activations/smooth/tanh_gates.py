@@ -229,12 +229,21 @@ def pstanh_reference(x: float, a: float, b: float) -> float:
 
 
 PSTANH = activation(
-    pstanh, cls="PSTanh", summary="PSTanh: x gated by a hyperbolic tangent of learnt height and steepness",
-    formula=r"a x\,(1 + \tanh(b x))", reference=pstanh_reference, paper=SURVEY,
-    learn=(Learn("a", 0.5), Learn("b", 1.0)), limits=(0.0, INF), flops=7.0, tags=Tags(smooth=True, delicate=True),
-    identities=(Identity("activation/silu", options={"a": 0.5, "b": 0.5}, note="b = 1/2"),
-                Identity("activation/swish", options={"a": 0.5, "b": 1.0}, other_options={"beta": 2.0})),
+    pstanh,
+    cls="PSTanh",
+    summary="PSTanh: x gated by a hyperbolic tangent of learnt height and steepness",
+    formula=r"a x\,(1 + \tanh(b x))",
+    reference=pstanh_reference,
+    paper=SURVEY,
+    learn=(Learn("a", 0.5), Learn("b", 1.0)),
+    limits=(0.0, INF),
+    flops=7.0,
+    tags=Tags(smooth=True, delicate=True),
+    identities=(
+        Identity("activation/silu", options={"a": 0.5, "b": 0.5}, note="b = 1/2"),
+        Identity("activation/swish", options={"a": 0.5, "b": 1.0}, other_options={"beta": 2.0}),
+    ),
     deviations=("the survey names no starting values; here a = 1/2 and b = 1",),
-)  # fmt: skip
+)
 
 PARTS = (LISHT, TANHEXP, TANHSOFT_1, TANHSOFT_2, SMISH, PHISH, PSTANH)

@@ -62,9 +62,20 @@ class FDConv(Layer):
     group: Tensor  # (R, F): the group of every frequency
 
     def __init__(
-        self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, padding: int = 0, dilation: int = 1, *,
-        kernels: int = 64, reduction: int = 16, local: bool = True, bands: bool = True, dims: int = 2,
-    ) -> None:  # fmt: skip
+        self,
+        c_in: int,
+        c_out: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        *,
+        kernels: int = 64,
+        reduction: int = 16,
+        local: bool = True,
+        bands: bool = True,
+        dims: int = 2,
+    ) -> None:
         super().__init__()
         self.kernel = per_axis(kernel_size, 2)
         self.geometry = tuple(per_axis(size, 2) for size in (stride, padding, dilation))
@@ -187,10 +198,12 @@ def real_matrix(half: list[list[complex]], columns: int) -> list[list[float]]:
     for r in range(rows):
         across = [sum(half[f][t] * wave(f * r / rows) for f in range(rows)) / rows for t in range(len(half[0]))]
         twice = [1 if f == 0 or 2 * f == columns else 2 for f in range(len(across))]
-        made.append([
-            sum(n * (v * wave(f * t / columns)).real for f, (n, v) in enumerate(zip(twice, across, strict=True))) / columns
-            for t in range(columns)
-        ])  # fmt: skip
+        made.append(
+            [
+                sum(n * (v * wave(f * t / columns)).real for f, (n, v) in enumerate(zip(twice, across, strict=True))) / columns
+                for t in range(columns)
+            ]
+        )
     return made
 
 
@@ -364,10 +377,20 @@ PART = layer(
         Claim("groups", "groups of frequencies are disjoint and cover all", check=claim_groups),
         Claim("bands", "bands are orthogonal and sum to the image", check=claim_bands),
         Claim("parameters", "many kernels for the weights of one", check=claim_parameters),
-        Claim("accuracy", "is better than a plain convolution (+2.2 AP of Faster R-CNN on COCO, with 3.6 M more parameters)",
-              where="README of the code, performance highlights",
-              protocol=Protocol(task="cifar10", against="activation/relu", expect="better", seeds=6, trials=3, match="none",
-                                options={"host": "convnet"})),
+        Claim(
+            "accuracy",
+            "is better than a plain convolution (+2.2 AP of Faster R-CNN on COCO, with 3.6 M more parameters)",
+            where="README of the code, performance highlights",
+            protocol=Protocol(
+                task="cifar10",
+                against="activation/relu",
+                expect="better",
+                seeds=6,
+                trials=3,
+                match="none",
+                options={"host": "convnet"},
+            ),
+        ),
     ),
     deviations=(
         "a root mean square norm of the row stands where the code has batch norm of a 1 x 1 map, which a batch of one can't be"
@@ -377,4 +400,4 @@ PART = layer(
         "bands are cut at exact frequencies; the code resizes masks of a 64 x 64 map to the size at hand",
         "the factor of filters starts at 1, as the code means it to: its test of func_filter never finds the layer to fill",
     ),
-)  # fmt: skip
+)

@@ -30,9 +30,18 @@ class MlpConv(Layer):
     """
 
     def __init__(
-        self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, padding: int = 0, dilation: int = 1, *,
-        depth: int = 3, hidden: int = 0, dims: int = 2,
-    ) -> None:  # fmt: skip
+        self,
+        c_in: int,
+        c_out: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        *,
+        depth: int = 3,
+        hidden: int = 0,
+        dims: int = 2,
+    ) -> None:
         super().__init__()
         self.widths = [c_in, *([hidden or c_out] * (depth - 1)), c_out]
         make: Any = CONVS[dims]
@@ -118,12 +127,17 @@ PART = layer(
         Claim("channels", "a 1 x 1 convolution is a linear map of the channels", check=claim_channels),
         Claim("average", "averaged over places it doesn't see cyclic shifts", check=claim_average),
         Claim("depth", "one layer is a convolution; further ones cost the same for every kernel", check=claim_depth),
-        Claim("filters", "a perceptron as the filter is better than a linear filter", where="table 1",
-              protocol=Protocol(task="cifar10", against="activation/relu", expect="better", seeds=6, trials=3,
-                                options={"host": "convnet"})),
+        Claim(
+            "filters",
+            "a perceptron as the filter is better than a linear filter",
+            where="table 1",
+            protocol=Protocol(
+                task="cifar10", against="activation/relu", expect="better", seeds=6, trials=3, options={"host": "convnet"}
+            ),
+        ),
     ),
     deviations=(
         "the layers before the last have one width; the first block of the CIFAR-10 net narrows from 192 over 160 to 96",
         "average pooling over places, and dropout between the paper's blocks, are left to the net",
     ),
-)  # fmt: skip
+)

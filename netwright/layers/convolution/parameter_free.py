@@ -30,9 +30,18 @@ class PoolConv(Layer):
     """
 
     def __init__(
-        self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, padding: int = 0, dilation: int = 1, *,
-        pool: str = "max", pointwise: str = "differ", dims: int = 2,
-    ) -> None:  # fmt: skip
+        self,
+        c_in: int,
+        c_out: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        *,
+        pool: str = "max",
+        pointwise: str = "differ",
+        dims: int = 2,
+    ) -> None:
         super().__init__()
         if pointwise not in ("differ", "always", "never"):
             raise BadInput(f"{self.part.id}: pointwise={pointwise!r}; allowed: 'differ', 'always', 'never'")
@@ -142,10 +151,20 @@ PART = layer(
         Claim("lipschitz", "changes no value by more than the input changes", check=claim_lipschitz),
         Claim("parameters", "a bottleneck of width w loses 9 w^2 + 2 w parameters", check=claim_parameters),
         Claim("commutes", "the maximum commutes with increasing functions", check=claim_commutes),
-        Claim("accuracy", "with every convolution replaced, at the same width, accuracy is lost (ResNet-50: 74.3 for 76.2)",
-              where="README of the code, table of models",
-              protocol=Protocol(task="digits", against="activation/relu", expect="worse", seeds=6, trials=4, match="none",
-                                options={"host": "convnet"})),
+        Claim(
+            "accuracy",
+            "with every convolution replaced, at the same width, accuracy is lost (ResNet-50: 74.3 for 76.2)",
+            where="README of the code, table of models",
+            protocol=Protocol(
+                task="digits",
+                against="activation/relu",
+                expect="worse",
+                seeds=6,
+                trials=4,
+                match="none",
+                options={"host": "convnet"},
+            ),
+        ),
     ),
     deviations=(
         "the paper pools between two 1 x 1 convolutions that keep it within one width; a host has none around it, so that one"
@@ -153,4 +172,4 @@ PART = layer(
         "padding doesn't count in the mean, as it doesn't in the maximum; torch's nn.AvgPool2d counts it as zeros",
         "the paper's pooling in place of self-attention is left out",
     ),
-)  # fmt: skip
+)

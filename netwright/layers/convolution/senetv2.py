@@ -145,12 +145,17 @@ PART = layer(
         Claim("wider", "is squeeze and excitation with a quarter of the reduction", check=claim_wider),
         Claim("scale", "scales channels, from 1 to 2", check=claim_scale),
         Claim("parameters", "four times squeeze and excitation's, at one reduction", check=claim_parameters),
-        Claim("accuracy", "a net with it beats the net without it", where="README of the code, CIFAR-10",
-              protocol=Protocol(task="cifar10", against="activation/relu", expect="better", seeds=6, trials=3,
-                                options={"host": "convnet"})),
+        Claim(
+            "accuracy",
+            "a net with it beats the net without it",
+            where="README of the code, CIFAR-10",
+            protocol=Protocol(
+                task="cifar10", against="activation/relu", expect="better", seeds=6, trials=3, options={"host": "convnet"}
+            ),
+        ),
     ),
     deviations=(
         "a branch has at least one unit; the code makes none where the reduction is larger than the channels, and fails",
         "the default reduction is that of a reimplementation (github-eliviate/SENetV2_torch_tf); the official code has none",
     ),
-)  # fmt: skip
+)

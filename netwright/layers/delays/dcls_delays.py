@@ -245,4 +245,4 @@ PART = layer(
         "delays beyond the range are clamped in the forward too, with the gradient of its end, for nets trained without"
         " clamp_parameters after every step",
     ),
-)  # fmt: skip
+)

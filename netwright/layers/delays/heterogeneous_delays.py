@@ -210,4 +210,4 @@ PART = layer(
         "so is the larger of the outputs for the events and for those with their polarities exchanged",
         "weights start as nn.Conv3d's do; the paper doesn't say",
     ),
-)  # fmt: skip
+)

@@ -268,4 +268,4 @@ PART = layer(
         "no dropout inside the bases, of which the code has 0.1",
         "1e-6 is added to squares under the roots, as its square, so that gradients are finite where a deviation or norm is 0",
     ),
-)  # fmt: skip
+)

@@ -76,9 +76,15 @@ class KeyValueBottleneck(Layer):
 
     @torch.no_grad()
     def place_keys(
-        self, x: Tensor, *, passes: int = 10, batch: int = 256, decay: float = 0.95, dead: float = 0.1,
+        self,
+        x: Tensor,
+        *,
+        passes: int = 10,
+        batch: int = 256,
+        decay: float = 0.95,
+        dead: float = 0.1,
         generator: torch.Generator | None = None,
-    ) -> float:  # fmt: skip
+    ) -> float:
         """Put the keys where the inputs x (..., d_in) lie, labels unseen: k-means with moving averages. Values stay.
 
         Keys start at inputs. In every batch of every pass a key moves to the quotient of moving averages, of the inputs
@@ -246,4 +252,4 @@ PART = layer(
         "one value a head is fetched, the nearest; the code can sum several, or draw by distance",
         "the decoder is the mean over heads, which the paper's class-incremental runs have; another can follow the layer",
     ),
-)  # fmt: skip
+)

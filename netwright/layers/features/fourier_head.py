@@ -241,4 +241,4 @@ PART = layer(
         "the penalty is a method to be called, not an attribute that every forward leaves behind",
         "densities are normalised over the bins without dividing by the sum of |a_k|^2 first, which cancels",
     ),
-)  # fmt: skip
+)

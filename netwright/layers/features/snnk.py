@@ -41,9 +41,15 @@ class SNNK(Layer):
     projection: Tensor  # (V, I): the g_v
 
     def __init__(
-        self, d_in: int, d_out: int, *, features: int = 64, kind: str = "relu", orthogonal: bool = False,
+        self,
+        d_in: int,
+        d_out: int,
+        *,
+        features: int = 64,
+        kind: str = "relu",
+        orthogonal: bool = False,
         normalise: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         if kind == "sin" and features % 2:
             raise BadInput(f"layer/snnk: features={features!r} with kind='sin'; each random vector gives two, so choose it even")
@@ -256,4 +262,4 @@ PART = layer(
         "real features: the sine's two frequencies are conjugates of one another",
         "there is no bias beside Phi, as in the code; a bias inside the sine is part of Phi",
     ),
-)  # fmt: skip
+)

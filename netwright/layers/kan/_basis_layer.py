@@ -35,9 +35,16 @@ BASE = Option("base", "silu", "function of x with a weight an edge, beside the b
 
 
 def edges(
-    x_BI: Tensor, coef_OMI: Tensor, *rest: Tensor, basis: Callable[..., Tensor], base: str, bias: bool, work: str, out: str,
+    x_BI: Tensor,
+    coef_OMI: Tensor,
+    *rest: Tensor,
+    basis: Callable[..., Tensor],
+    base: str,
+    bias: bool,
+    work: str,
+    out: str,
     constants: tuple[tuple[str, Any], ...],
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """sum_im coef_omi B_m(x_i) + sum_i base_oi b(x_i) + bias_o; rest: base_OI, bias_O, and what the basis reads.
 
     work, out: dtypes of the products and of the result.
@@ -124,10 +131,17 @@ class BasisLayer(Layer):
         run = _fused(self.part.id) if self.options["fused"] else edges
         constants = self.constants
         return run(
-            x_BI, coef, *rest, *self.tensors(), basis=type(self).basis, base="none" if base is None else self.options["base"],
-            bias=self.bias is not None, work=_name(work), out=_name(out),
+            x_BI,
+            coef,
+            *rest,
+            *self.tensors(),
+            basis=type(self).basis,
+            base="none" if base is None else self.options["base"],
+            bias=self.bias is not None,
+            work=_name(work),
+            out=_name(out),
             constants=tuple((name, constants[name]) for name in sorted(constants)),
-        )  # fmt: skip
+        )
 
 
 def _name(dtype: torch.dtype) -> str:

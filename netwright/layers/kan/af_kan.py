@@ -33,9 +33,16 @@ FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cubic2": lambda a, c: (a * c) ** 3,
 }
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu, "relu": F.relu, "gelu": F.gelu, "elu": F.elu, "selu": F.selu, "softplus": F.softplus,
-    "leaky-relu": F.leaky_relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh,
-}  # fmt: skip
+    "silu": F.silu,
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "elu": F.elu,
+    "selu": F.selu,
+    "softplus": F.softplus,
+    "leaky-relu": F.leaky_relu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+}
 
 
 def features(x_BI: Tensor, starts_M: Tensor, ends_M: Tensor, *, act: str, function: str, scaled: bool) -> Tensor:
@@ -49,9 +56,17 @@ def features(x_BI: Tensor, starts_M: Tensor, ends_M: Tensor, *, act: str, functi
 
 
 def reduced(
-    x_BI: Tensor, starts_M: Tensor, ends_M: Tensor, norm_weight_I: Tensor, norm_bias_I: Tensor, *rest: Tensor, act: str,
-    function: str, scaled: bool, reducer: str,
-) -> Tensor:  # fmt: skip
+    x_BI: Tensor,
+    starts_M: Tensor,
+    ends_M: Tensor,
+    norm_weight_I: Tensor,
+    norm_bias_I: Tensor,
+    *rest: Tensor,
+    act: str,
+    function: str,
+    scaled: bool,
+    reducer: str,
+) -> Tensor:
     """What the matrix sees (B, I); rest: what the reducer reads."""
     f_BMI = features(x_BI, starts_M, ends_M, act=act, function=function, scaled=scaled)
     if reducer == "multistep":
@@ -92,9 +107,18 @@ class AFKAN(Layer):
     temperature: nn.Parameter | None
 
     def __init__(
-        self, d_in: int, d_out: int, *, grid: int = 5, order: int = 3, act: str = "silu", function: str = "quad1",
-        reducer: str = "global-attn", scaled: bool = True, fused: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        d_in: int,
+        d_out: int,
+        *,
+        grid: int = 5,
+        order: int = 3,
+        act: str = "silu",
+        function: str = "quad1",
+        reducer: str = "global-attn",
+        scaled: bool = True,
+        fused: bool = False,
+    ) -> None:
         super().__init__()
         if d_in == 1:
             raise BadInput(f"layer/af-kan: d_in={d_in}; a layer norm of one value is 0: give at least two inputs")
@@ -141,16 +165,25 @@ def reference(layer: Any, x_BI: Tensor) -> Tensor:
     """One number after another, in the code's order: features, their range, the reducer, the layer norm, the matrix."""
     o, starts, ends = layer.options, layer.starts.tolist(), layer.ends.tolist()
     act: Callable[[float], float] = {
-        "silu": lambda v: v / (1 + math.exp(-v)), "relu": lambda v: max(v, 0.0), "sigmoid": lambda v: 1 / (1 + math.exp(-v)),
-        "gelu": lambda v: v * (1 + math.erf(v / math.sqrt(2))) / 2, "elu": lambda v: v if v > 0 else math.expm1(v),
-        "selu": lambda v: 1.0507009873554805 * (v if v > 0 else 1.6732632423543772 * math.expm1(v)), "tanh": math.tanh,
-        "softplus": lambda v: math.log1p(math.exp(v)), "leaky-relu": lambda v: v if v > 0 else 0.01 * v,
-    }[o["act"]]  # fmt: skip
+        "silu": lambda v: v / (1 + math.exp(-v)),
+        "relu": lambda v: max(v, 0.0),
+        "sigmoid": lambda v: 1 / (1 + math.exp(-v)),
+        "gelu": lambda v: v * (1 + math.erf(v / math.sqrt(2))) / 2,
+        "elu": lambda v: v if v > 0 else math.expm1(v),
+        "selu": lambda v: 1.0507009873554805 * (v if v > 0 else 1.6732632423543772 * math.expm1(v)),
+        "tanh": math.tanh,
+        "softplus": lambda v: math.log1p(math.exp(v)),
+        "leaky-relu": lambda v: v if v > 0 else 0.01 * v,
+    }[o["act"]]
     pair: Callable[[float, float], float] = {
-        "quad1": lambda a, c: a**2 * c**2, "quad2": lambda a, c: a * c + a**2 + c**2, "sum": lambda a, c: a + c,
-        "prod": lambda a, c: a * c, "sum-prod": lambda a, c: (1 + a) * (1 + c) - 1, "cubic2": lambda a, c: a**3 * c**3,
+        "quad1": lambda a, c: a**2 * c**2,
+        "quad2": lambda a, c: a * c + a**2 + c**2,
+        "sum": lambda a, c: a + c,
+        "prod": lambda a, c: a * c,
+        "sum-prod": lambda a, c: (1 + a) * (1 + c) - 1,
+        "cubic2": lambda a, c: a**3 * c**3,
         "cubic1": lambda a, c: a**3 + a * c**2 + a**2 * c + c**3,
-    }[o["function"]]  # fmt: skip
+    }[o["function"]]
 
     def softmax(scores: list[float]) -> list[float]:
         powers = [math.exp(v) for v in scores]
@@ -227,7 +260,9 @@ PART = layer(
         Claim("relu-kan", "expands ReLU-KAN, whose bases it has with ReLU", where="abstract", check=claim_relu_kan),
         Claim("fewer", "six to ten times fewer parameters than a KAN", where="abstract", check=claim_fewer),
         Claim(
-            "mnist", "better than an MLP with as many parameters", where="abstract",
+            "mnist",
+            "better than an MLP with as many parameters",
+            where="abstract",
             protocol=Protocol(task="mnist", against="activation/relu", expect="better", seeds=6, trials=4),
         ),
     ),
@@ -241,4 +276,4 @@ PART = layer(
         " don't exist",
     ),
     uses=("layer/kan", "layer/relu-kan"),
-)  # fmt: skip
+)

@@ -114,7 +114,7 @@ class HermiteKAN(Polynomials):
 
     def __init__(
         self, d_in: int, d_out: int, *, degree: int = 4, tails: str = "squash", fused: bool = False, products: str = ""
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(d_in, d_out, degree=degree, fused=fused, products=products)
         self.tails = tails
 
@@ -210,10 +210,12 @@ DEGREE = Option("degree", 4, "degree of the polynomials", bounds=(0, 33))
 CODE = Paper(title="OrthogPolyKANs", authors="Boris-73-TA", year=2024, code="Boris-73-TA/OrthogPolyKANs")
 SPAN = Claim("span", "up to one degree the three families are the same functions", check=claim_span)
 COSTS: dict[str, Any] = {
-    "tags": Tags(nonlinear=True, delicate=True), "settings": ({"degree": 1}, {"degree": 7}),
-    "parameters": "d_in * d_out * (degree + 1)", "products": "2 * d_in * d_out * (degree + 1)",
+    "tags": Tags(nonlinear=True, delicate=True),
+    "settings": ({"degree": 1}, {"degree": 7}),
+    "parameters": "d_in * d_out * (degree + 1)",
+    "products": "2 * d_in * d_out * (degree + 1)",
     "elementwise": "d_in * (3.5 * degree + 1)",
-}  # fmt: skip
+}
 
 PARTS = (
     layer(

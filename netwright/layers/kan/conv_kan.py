@@ -41,9 +41,16 @@ CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 def stacked(
-    x_BIS: Tensor, coef_OCT: Tensor, *rest: Tensor, base: str, order: int, stride: tuple[int, ...], padding: tuple[int, ...],
-    dilation: tuple[int, ...], work: torch.dtype,
-) -> Tensor:  # fmt: skip
+    x_BIS: Tensor,
+    coef_OCT: Tensor,
+    *rest: Tensor,
+    base: str,
+    order: int,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    work: torch.dtype,
+) -> Tensor:
     """The layer. rest: base weights (O, I, T) unless base is "none"; then knots (K, I), or (lo_I, rate_I) of a uniform grid."""
     weights, tensors = ((), rest) if base == "none" else (rest[:1], rest[1:])
     channels, conv = coef_OCT.shape[1], CONV[coef_OCT.dim() - 2]
@@ -78,10 +85,22 @@ class ConvKAN(Layer):
     base_weight: nn.Parameter | None
 
     def __init__(
-        self, c_in: int, c_out: int, kernel_size: int | tuple[int, ...], stride: int | tuple[int, ...] = 1,
-        padding: int | tuple[int, ...] = 0, dilation: int | tuple[int, ...] = 1, *, grid: int = 5, order: int = 3,
-        base: str = "silu", noise: float = 0.1, low: float = -1.0, high: float = 1.0, dims: int = 2,
-    ) -> None:  # fmt: skip
+        self,
+        c_in: int,
+        c_out: int,
+        kernel_size: int | tuple[int, ...],
+        stride: int | tuple[int, ...] = 1,
+        padding: int | tuple[int, ...] = 0,
+        dilation: int | tuple[int, ...] = 1,
+        *,
+        grid: int = 5,
+        order: int = 3,
+        base: str = "silu",
+        noise: float = 0.1,
+        low: float = -1.0,
+        high: float = 1.0,
+        dims: int = 2,
+    ) -> None:
         super().__init__()
         if not low < high:
             raise BadInput(f"layer/conv-kan: low={low!r} and high={high!r}; the grid runs from the lower to the higher")
@@ -91,9 +110,10 @@ class ConvKAN(Layer):
         self.register_parameter("base_weight", None if base == "none" else nn.Parameter(torch.empty(c_out, c_in, *taps)))
         self.register_buffer("knots", torch.empty(grid + 2 * order + 1, c_in))
         self.constants: dict[str, Any] = {
-            "base": base, "order": order,
+            "base": base,
+            "order": order,
             **{name: per_axis(value, dims) for name, value in (("stride", stride), ("padding", padding), ("dilation", dilation))},
-        }  # fmt: skip
+        }
         self.uniform = True
 
     @torch.no_grad()
@@ -281,4 +301,4 @@ PART = layer(
         " grow with the root of c_in",
         "kernels, strides and paddings of any shape, in 1, 2 or 3 dimensions; the code reads the first size of a kernel alone",
     ),
-)  # fmt: skip
+)

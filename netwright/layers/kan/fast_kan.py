@@ -43,9 +43,20 @@ class FastKAN(BasisLayer):
     norm_bias: nn.Parameter | None
 
     def __init__(
-        self, d_in: int, d_out: int, *, grid: int = 8, low: float = -2.0, high: float = 2.0, width: float = 1.0,
-        norm: bool = True, base: str = "silu", noise: float = 0.1, fused: bool = False, products: str = "",
-    ) -> None:  # fmt: skip
+        self,
+        d_in: int,
+        d_out: int,
+        *,
+        grid: int = 8,
+        low: float = -2.0,
+        high: float = 2.0,
+        width: float = 1.0,
+        norm: bool = True,
+        base: str = "silu",
+        noise: float = 0.1,
+        fused: bool = False,
+        products: str = "",
+    ) -> None:
         super().__init__()
         if not low < high:
             raise BadInput(f"layer/fast-kan: low={low!r} and high={high!r}; the grid runs from the lower to the higher")
@@ -142,8 +153,11 @@ PART = layer(
     reference=reference,
     formula=r"\sum_i w_{oi}\, b(x_i) + a_o + \sum_{i,m} c_{omi}\, e^{-((u_i - g_m) / h)^2}, \quad u = \mathrm{LN}(x)",
     paper=Paper(
-        title="Kolmogorov-Arnold Networks are Radial Basis Function Networks", authors="Ziyao Li", year=2024,
-        arxiv="2405.06721", code="ZiyaoLi/fast-kan",
+        title="Kolmogorov-Arnold Networks are Radial Basis Function Networks",
+        authors="Ziyao Li",
+        year=2024,
+        arxiv="2405.06721",
+        code="ZiyaoLi/fast-kan",
     ),
     tags=Tags(
         nonlinear=True,
@@ -168,7 +182,9 @@ PART = layer(
         Claim("splines", "scaled Gaussians are near to cubic B-splines", where="code, notebooks", check=claim_splines),
         Claim("scale", "the layer norm takes the place of grid updates", where="code, README", check=claim_scale),
         Claim(
-            "mnist", "equivalent to the spline KAN on MNIST, or slightly better", where="code, README",
+            "mnist",
+            "equivalent to the spline KAN on MNIST, or slightly better",
+            where="code, README",
             protocol=Protocol(task="mnist", against="layer/kan", expect="not worse", seeds=6, trials=4),
         ),
     ),
@@ -177,4 +193,4 @@ PART = layer(
         "the code says of its Gaussians that they are near to B-splines, and draws them 0.825 spacings wide for it; its layer"
         " has them one spacing wide, as here: width=0.825 is the other",
     ),
-)  # fmt: skip
+)

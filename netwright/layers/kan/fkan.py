@@ -40,7 +40,7 @@ class FKAN(BasisLayer):
 
     def __init__(
         self, d_in: int, d_out: int, *, harmonics: int = 8, smooth: bool = False, fused: bool = False, products: str = ""
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self._setup(d_in, d_out, 2 * harmonics, "none", bias=True, products=products)
         self.harmonics, self.smooth = harmonics, smooth
@@ -118,4 +118,4 @@ PART = layer(
         "no layer norm behind it: it is a part of its own",
         "one product over all inputs and harmonics; the code makes a tensor (B, d_out, d_in, harmonics)",
     ),
-)  # fmt: skip
+)

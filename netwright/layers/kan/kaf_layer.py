@@ -175,4 +175,4 @@ PART = layer(
         "no dropout of features, whose rate is 0 in the code's defaults",
         "table 1 counts d_in M + M + 2 d_in + (d_in + 1) d_out parameters and leaves out V, which has 2 M d_in",
     ),
-)  # fmt: skip
+)

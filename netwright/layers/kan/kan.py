@@ -48,9 +48,20 @@ class KAN(BasisLayer):
     mask: Tensor  # (O, I): edges that are kept
 
     def __init__(
-        self, d_in: int, d_out: int, *, grid: int = 5, order: int = 3, base: str = "silu", scale: bool = False,
-        noise: float = 0.1, low: float = -1.0, high: float = 1.0, fused: bool = False, products: str = "",
-    ) -> None:  # fmt: skip
+        self,
+        d_in: int,
+        d_out: int,
+        *,
+        grid: int = 5,
+        order: int = 3,
+        base: str = "silu",
+        scale: bool = False,
+        noise: float = 0.1,
+        low: float = -1.0,
+        high: float = 1.0,
+        fused: bool = False,
+        products: str = "",
+    ) -> None:
         super().__init__()
         if not low < high:
             raise BadInput(f"layer/kan: low={low!r} and high={high!r}; the grid runs from the lower to the higher")
@@ -270,4 +281,4 @@ PART = layer(
         "a grid update projects on the whole range rather than on samples, and no interval is shorter than a hundredth of"
         " the mean one",
     ),
-)  # fmt: skip
+)

@@ -40,9 +40,7 @@ class KanAutoencoder(Layer):
         build = _builder(edges)
         inner = (hidden,) if hidden else ()
         ways = ((d_in, *inner, latent), (latent, *inner, d_in))
-        self.encoder, self.decoder = (
-            nn.Sequential(*(build(a, b) for a, b in zip(way, way[1:], strict=False))) for way in ways
-        )  # fmt: skip
+        self.encoder, self.decoder = (nn.Sequential(*(build(a, b) for a, b in zip(way, way[1:], strict=False))) for way in ways)
         self.sigmoid = sigmoid
 
     @property
@@ -124,4 +122,4 @@ PART = layer(
         "the code holds a linear map and a ReLU in each half that nothing uses; they are left out",
         "any layer can take the KAN's place, there can be a hidden width, and a sigmoid",
     ),
-)  # fmt: skip
+)

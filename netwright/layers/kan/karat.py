@@ -56,9 +56,16 @@ class KArAt(Layer):
     """
 
     def __init__(
-        self, d_in: int, d_out: int, *, length: int = 64, heads: int = 4, grid: int = 3, rank: int = 12,
+        self,
+        d_in: int,
+        d_out: int,
+        *,
+        length: int = 64,
+        heads: int = 4,
+        grid: int = 3,
+        rank: int = 12,
         projection: str = "none",
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         if d_in % heads:
             raise BadInput(f"layer/karat: heads={heads} with d_in={d_in}; give a number of heads that divides d_in")
@@ -269,4 +276,4 @@ PART = layer(
         "equation (2) and W hold (2 G + 1) N r values a head; table 13 counts (2 G + 3) N r, 0.76 million for 36 heads of"
         " ViT-Tiny, not 0.60: written from the text, as no code is public",
     ),
-)  # fmt: skip
+)

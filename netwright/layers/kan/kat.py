@@ -101,9 +101,16 @@ class KAT(Layer):
     no_decay = frozenset({"numerator", "denominators"})
 
     def __init__(
-        self, d_in: int, d_out: int, *, groups: int = 8, init: str = "swish", denominator: str = "abs-powers",
-        shared: str = "numerator", fused: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        d_in: int,
+        d_out: int,
+        *,
+        groups: int = 8,
+        init: str = "swish",
+        denominator: str = "abs-powers",
+        shared: str = "numerator",
+        fused: bool = False,
+    ) -> None:
         super().__init__()
         sets = min(groups, d_in)
         self.init, self.denominator, self.fused = init, denominator, fused
@@ -130,9 +137,7 @@ class KAT(Layer):
 
     def compute(self, x_BI: Tensor) -> Tensor:
         run, work = _fused if self.fused else mapped, autocast_dtype(x_BI) or self.weight.dtype
-        return run(
-            x_BI, self.numerator, self.denominators, self.weight, self.bias, denominator=self.denominator, work=work
-        )  # fmt: skip
+        return run(x_BI, self.numerator, self.denominators, self.weight, self.bias, denominator=self.denominator, work=work)
 
 
 @cache
@@ -259,4 +264,4 @@ PART = layer(
         "a start follows its function on [-3, 3]; far out it is a line, of slope 1/2 on both sides, where Swish, GELU and"
         " ReLU are not",
     ),
-)  # fmt: skip
+)

@@ -226,4 +226,4 @@ PART = layer(
         "MLPs have SiLU, as in equation (5); the code takes timm's, with GELU",
         "d_out may differ from d_in",
     ),
-)  # fmt: skip
+)

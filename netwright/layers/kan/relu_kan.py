@@ -33,9 +33,18 @@ class ReLUKAN(BasisLayer):
     basis: ClassVar[Any] = staticmethod(bumps)
 
     def __init__(
-        self, d_in: int, d_out: int, *, grid: int = 5, order: int = 3, low: float = 0.0, high: float = 1.0,
-        trainable: bool = True, fused: bool = False, products: str = "",
-    ) -> None:  # fmt: skip
+        self,
+        d_in: int,
+        d_out: int,
+        *,
+        grid: int = 5,
+        order: int = 3,
+        low: float = 0.0,
+        high: float = 1.0,
+        trainable: bool = True,
+        fused: bool = False,
+        products: str = "",
+    ) -> None:
         super().__init__()
         if not low < high:
             raise BadInput(f"layer/relu-kan: low={low!r} and high={high!r}; the grid runs from the lower to the higher")
@@ -116,8 +125,11 @@ PART = layer(
     formula=r"a_o + \sum_{i,m} c_{omi} \left(r\, \mathrm{relu}(e_{mi} - x_i)\, \mathrm{relu}(x_i - s_{mi})\right)^2",
     paper=Paper(
         title="ReLU-KAN: New Kolmogorov-Arnold Networks that Only Need Matrix Addition, Dot Multiplication, and ReLU",
-        authors="Qi Qiu, Tao Zhu, Helin Gong, Liming Chen, Huansheng Ning", year=2024, arxiv="2406.02075",
-        code="quiqi/relu_kan", equation="(6)",
+        authors="Qi Qiu, Tao Zhu, Helin Gong, Liming Chen, Huansheng Ning",
+        year=2024,
+        arxiv="2406.02075",
+        code="quiqi/relu_kan",
+        equation="(6)",
     ),
     tags=Tags(nonlinear=True, delicate=True),
     options=(
@@ -143,4 +155,4 @@ PART = layer(
         "takes (..., d_in); the code's layer takes (B, d_in, 1) and fails on (B, d_in)",
         "the grid can lie elsewhere than on [0, 1]",
     ),
-)  # fmt: skip
+)

@@ -93,9 +93,15 @@ class SKAN(Layer):
     mask: Tensor  # like select: families that are kept
 
     def __init__(
-        self, d_in: int, d_out: int, *, pool: str = "kan,chebyshev-kan,fast-kan,fkan", per: str = "input", noise: float = 1.0,
+        self,
+        d_in: int,
+        d_out: int,
+        *,
+        pool: str = "kan,chebyshev-kan,fast-kan,fkan",
+        per: str = "input",
+        noise: float = 1.0,
         fused: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         names = tuple(pool.split(","))
         if not set(names) <= set(FAMILIES) or len(set(names)) < max(2, len(names)):
@@ -288,7 +294,9 @@ PART = layer(
         Claim("calibrated", "families weigh alike", check=claim_calibrated),
         Claim("keep", "keeping the dominant families leaves what they gave", check=claim_keep),
         Claim(
-            "formulas", "fits functions better than an MLP with as many parameters", where="abstract",
+            "formulas",
+            "fits functions better than an MLP with as many parameters",
+            where="abstract",
             protocol=Protocol(task="formulas", against="activation/relu", expect="better", seeds=6, trials=4),
         ),
     ),
@@ -299,4 +307,4 @@ PART = layer(
         "bases are scaled to one size, without which weights would choose scales",
     ),
     uses=tuple(f"layer/{name}" for name in FAMILIES),
-)  # fmt: skip
+)

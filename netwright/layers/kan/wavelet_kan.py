@@ -126,8 +126,11 @@ PART = layer(
     reference=reference,
     formula=r"\sum_i w_{oi}\, \psi\left((x_i - t_{oi}) / s_{oi}\right)",
     paper=Paper(
-        title="Wav-KAN: Wavelet Kolmogorov-Arnold Networks", authors="Zavareh Bozorgasl, Hao Chen", year=2024,
-        arxiv="2405.12832", code="zavareh1/Wav-KAN",
+        title="Wav-KAN: Wavelet Kolmogorov-Arnold Networks",
+        authors="Zavareh Bozorgasl, Hao Chen",
+        year=2024,
+        arxiv="2405.12832",
+        code="zavareh1/Wav-KAN",
     ),
     tags=Tags(nonlinear=True, delicate=True),
     options=(
@@ -153,4 +156,4 @@ PART = layer(
         "the code's Shannon wavelet is left out, as its window runs along the inputs rather than along x; so is its Meyer"
         " wavelet, sin(pi |u|) cut off at |u| = 1, which isn't Meyer's",
     ),
-)  # fmt: skip
+)

@@ -131,4 +131,4 @@ PART = layer(
         Claim("magnitude", "signs of weights of marked inputs don't matter", check=claim_magnitude),
     ),
     deviations=("the shares of the activations are the code's defaults, 7, 7 and 2 of 16, which its text gives as equal",),
-)  # fmt: skip
+)

@@ -51,9 +51,17 @@ class MonotonicNetwork(Layer):
     free: Tensor
 
     def __init__(
-        self, d_in: int, d_out: int, *, signs: int | tuple[int, ...] = (1,), hidden: int = 32, depth: int = 3, type: int = 1,
-        base: str = "elu", act: str = "mixed",
-    ) -> None:  # fmt: skip
+        self,
+        d_in: int,
+        d_out: int,
+        *,
+        signs: int | tuple[int, ...] = (1,),
+        hidden: int = 32,
+        depth: int = 3,
+        type: int = 1,
+        base: str = "elu",
+        act: str = "mixed",
+    ) -> None:
         super().__init__()
         self.signs = signs_of(self.part.id, signs, d_in)
         self.common = common(self.signs)
@@ -223,4 +231,4 @@ PART = layer(
         "the features of marked inputs stand before those of free ones",
         "no dropout, and no activation after the last layer: a loss brings that",
     ),
-)  # fmt: skip
+)

@@ -147,32 +147,58 @@ def claim_running() -> bool:
 EPS = Option("eps", 1e-5, "added to variances", bounds=(0.0, 1.0))
 PARTS = (
     layer(
-        EvoNormB0, name="evonorm-b0", reference=reference_b0, paper=PAPER,
+        EvoNormB0,
+        name="evonorm-b0",
+        reference=reference_b0,
+        paper=PAPER,
         summary="EvoNorm-B0: x over the larger of a batch deviation and a line in x; no activation after it (Liu et al., 2020).",
         formula=r"x / \max(\sqrt{\sigma_b^2 + \epsilon}, v x + \sqrt{\sigma_i^2 + \epsilon})\, \gamma + \beta",
-        tags=Tags(shape="norm", delicate=True, nonlinear=True, stateful=True, batchwise=True, smooth=False,),
+        tags=Tags(
+            shape="norm",
+            delicate=True,
+            nonlinear=True,
+            stateful=True,
+            batchwise=True,
+            smooth=False,
+        ),
         options=(EPS, Option("momentum", 0.1, "share of the new batch in the running variance", bounds=(0.0, 1.01))),
-        parameters="3 * channels", elementwise="12 * channels * positions",
+        parameters="3 * channels",
+        elementwise="12 * channels * positions",
         claims=(
             Claim("scale", "does not see the scale of its input, S0 does", check=claim_scale),
             Claim("running", "the running variance is unbiased", check=claim_running),
-            Claim("vision", "at least batch norm's accuracy with ReLU", where="table 2",
-                  protocol=Protocol(task="cifar10", against="activation/relu", expect="not worse", seeds=6, trials=3,
-                                    options={"host": "convnet"})),
+            Claim(
+                "vision",
+                "at least batch norm's accuracy with ReLU",
+                where="table 2",
+                protocol=Protocol(
+                    task="cifar10", against="activation/relu", expect="not worse", seeds=6, trials=3, options={"host": "convnet"}
+                ),
+            ),
         ),
     ),
     layer(
-        EvoNormS0, name="evonorm-s0", reference=reference_s0, paper=PAPER,
+        EvoNormS0,
+        name="evonorm-s0",
+        reference=reference_s0,
+        paper=PAPER,
         summary="EvoNorm-S0: SiLU over a deviation within groups of channels; sees one row at a time (Liu et al., 2020).",
         formula=r"x\, \sigma(v x) / \sqrt{\sigma_g^2 + \epsilon}\, \gamma + \beta",
         tags=Tags(shape="norm", delicate=True, nonlinear=True),
-        options=(Option("groups", 32, "groups of channels"), EPS), settings=({"groups": 2}, {"groups": 1}),
-        parameters="3 * channels", elementwise="10 * channels * positions",
+        options=(Option("groups", 32, "groups of channels"), EPS),
+        settings=({"groups": 2}, {"groups": 1}),
+        parameters="3 * channels",
+        elementwise="10 * channels * positions",
         deviations=("groups that don't divide the channels become their greatest common divisor",),
         claims=(
-            Claim("vision", "at least batch norm's accuracy with ReLU, without batch statistics", where="table 2",
-                  protocol=Protocol(task="cifar10", against="activation/relu", expect="not worse", seeds=6, trials=3,
-                                    options={"host": "convnet"})),
+            Claim(
+                "vision",
+                "at least batch norm's accuracy with ReLU, without batch statistics",
+                where="table 2",
+                protocol=Protocol(
+                    task="cifar10", against="activation/relu", expect="not worse", seeds=6, trials=3, options={"host": "convnet"}
+                ),
+            ),
         ),
     ),
-)  # fmt: skip
+)

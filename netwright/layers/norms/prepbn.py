@@ -160,4 +160,4 @@ PART = layer(
         "lambda falls once a training forward, as in the code: two forwards a step, as in gradient accumulation, halve"
         " the schedule",
     ),
-)  # fmt: skip
+)

@@ -48,9 +48,11 @@ PART = layer(
     formula="W x + b",
     paper=Paper(
         title="The perceptron: a probabilistic model for information storage and organization in the brain",
-        authors="Rosenblatt, F.", year=1958, venue="Psychological Review 65",
+        authors="Rosenblatt, F.",
+        year=1958,
+        venue="Psychological Review 65",
     ),
     parameters="(d_in + 1) * d_out",
     products="2 * d_in * d_out",
     claims=(Claim("torch", "is nn.Linear", check=claim_torch),),
-)  # fmt: skip
+)

@@ -138,7 +138,9 @@ PART = layer(
         Claim("paths", "expands into paths where its input is a sum", check=claim_paths),
         Claim("biases", "biases add a linear map and a constant", check=claim_biases),
         Claim(
-            "better", "performs better than layers with elementwise activation functions", where="abstract",
+            "better",
+            "performs better than layers with elementwise activation functions",
+            where="abstract",
             protocol=Protocol(task="digits", against="activation/relu", expect="better", seeds=6, trials=4),
         ),
     ),
@@ -147,4 +149,4 @@ PART = layer(
         " the terms are given",
         "the forward is that of bilinear-mlp with hidden=0; what this part adds is the tensor and the paths",
     ),
-)  # fmt: skip
+)

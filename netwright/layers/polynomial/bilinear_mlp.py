@@ -199,7 +199,9 @@ PART = layer(
         Claim("even", "without a bias it is even, and homogeneous of degree 2", check=claim_even),
         Claim("truncated", "what is left out of the spectrum bounds the error", check=claim_truncated),
         Claim(
-            "competitive", "achieves competitive performance without an element-wise nonlinearity", where="abstract",
+            "competitive",
+            "achieves competitive performance without an element-wise nonlinearity",
+            where="abstract",
             protocol=Protocol(task="digits", against="activation/relu", expect="not worse", seeds=6, trials=4),
         ),
     ),
@@ -207,4 +209,4 @@ PART = layer(
         "the projection has no bias; the code's has one where the layer has",
         "eigenvectors are those of the layer's own inputs; an embedding before it takes them back to its inputs by v^T E",
     ),
-)  # fmt: skip
+)

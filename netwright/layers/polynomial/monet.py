@@ -120,7 +120,9 @@ PART = layer(
         Claim("hessian", "its Hessian is constant", check=claim_hessian),
         Claim("product", "holds the product of two inputs exactly", check=claim_product),
         Claim(
-            "on-par", "without activations it performs on par with modern architectures on images", where="abstract",
+            "on-par",
+            "without activations it performs on par with modern architectures on images",
+            where="abstract",
             protocol=Protocol(task="digits", against="activation/relu", expect="not worse", seeds=6, trials=4),
         ),
     ),
@@ -130,4 +132,4 @@ PART = layer(
         " without norms grow as x^(2^L)",
         "the defaults of width and rank are ours",
     ),
-)  # fmt: skip
+)

@@ -203,4 +203,4 @@ PART = layer(
         "k is at least 3, as fewer leave no pair",
         "the rules of learning with it (Adagrad and streaming importance) belong to optimizers",
     ),
-)  # fmt: skip
+)

@@ -90,9 +90,17 @@ class PHConv(Layer):
     """
 
     def __init__(
-        self, c_in: int, c_out: int, kernel_size: int | tuple[int, ...], stride: int | tuple[int, ...] = 1,
-        padding: int | tuple[int, ...] = 0, dilation: int | tuple[int, ...] = 1, *, n: int = 4, dims: int = 2,
-    ) -> None:  # fmt: skip
+        self,
+        c_in: int,
+        c_out: int,
+        kernel_size: int | tuple[int, ...],
+        stride: int | tuple[int, ...] = 1,
+        padding: int | tuple[int, ...] = 0,
+        dilation: int | tuple[int, ...] = 1,
+        *,
+        n: int = 4,
+        dims: int = 2,
+    ) -> None:
         super().__init__()
         self.a = nn.Parameter(torch.empty(n, n, n))
         kernel = per_axis(kernel_size, dims)
@@ -246,7 +254,7 @@ PHM = layer(
         Claim("fewer", "has about 1/n of the parameters", where="abstract", check=claim_fewer),
     ),
     deviations=(KEPT,),
-)  # fmt: skip
+)
 
 CONV = layer(
     PHConv,
@@ -264,11 +272,13 @@ CONV = layer(
     claims=(
         Claim("place", "is the linear layer at every place where its kernel has one place", check=claim_place),
         Claim(
-            "on-par", ON_PAR, where="abstract",
+            "on-par",
+            ON_PAR,
+            where="abstract",
             protocol=Protocol(task="cifar10", against="activation/relu", expect="not worse", match="none", seeds=6, trials=3),
         ),
     ),
     deviations=(KEPT, "the bias is added; the code makes one and never passes it to the convolution", "dilation, in 2-D too"),
-)  # fmt: skip
+)
 
 PARTS = (PHM, CONV)

@@ -171,7 +171,10 @@ PART = rule(
         code="Graph-ZKY/CaFo",
     ),
     tags=Tags(
-        family="local", local=True, needs=frozenset({"labels"}), closed_form=True,
+        family="local",
+        local=True,
+        needs=frozenset({"labels"}),
+        closed_form=True,
         at={"head=ce": {"closed_form": False}, "head=sparsemax": {"closed_form": False}},
     ),
     options=(Option("head", "mse", "least squares in closed form, or a loss in steps", allowed=("mse", "ce", "sparsemax")),),
@@ -181,7 +184,9 @@ PART = rule(
         Claim("blocks", "the blocks stay as they were drawn", check=claim_blocks),
         Claim("sparsemax", "the sparsemax loss is 0 from a lead of 1 on", check=claim_sparsemax),
         Claim(
-            "forward-forward", "a significant improvement in accuracy over the baseline, Forward-Forward", where="abstract",
+            "forward-forward",
+            "a significant improvement in accuracy over the baseline, Forward-Forward",
+            where="abstract",
             protocol=Protocol(task="digits", against="rule/forward-forward", expect="better"),
         ),
     ),
@@ -193,4 +198,4 @@ PART = rule(
         "all predictors learn in every step, in batches, under the task's optimizer; no regularisation",
         "running statistics of normalisations follow the data before anything is fitted, and predictions read them",
     ),
-)  # fmt: skip
+)

@@ -185,26 +185,35 @@ PART = rule(
     r" f_k = b_k(\mathrm{sg}(f_{k-1})),\quad g_k = \mathrm{ELU}\left(U_k\,\mathrm{sg}(g_{k+1})\right),\quad g_{n+1} = I",
     paper=Paper("counter-current"),
     tags=Tags(
-        family="feedback", needs=frozenset({"blocks", "labels"}),
+        family="feedback",
+        needs=frozenset({"blocks", "labels"}),
     ),
     options=(
         Option(
-            "loss", "released", "the released scripts' contrastive losses, or the prose's squared distance",
+            "loss",
+            "released",
+            "the released scripts' contrastive losses, or the prose's squared distance",
             allowed=("released", "normalised", "distance"),
         ),
     ),
     claims=(
         Claim(
-            "transport", "no weight transport: a block's update does not depend on the forward weights above it",
-            where="abstract", check=claim_transport,
+            "transport",
+            "no weight transport: a block's update does not depend on the forward weights above it",
+            where="abstract",
+            check=claim_transport,
         ),
         Claim("relabelled", "the names of the classes mean nothing to the hidden blocks", check=claim_relabelled),
         Claim(
-            "learns", "hidden blocks learn from the feedback net", where="abstract",
+            "learns",
+            "hidden blocks learn from the feedback net",
+            where="abstract",
             protocol=Protocol(task="digits", against="rule/frozen-hidden", expect="better"),
         ),
         Claim(
-            "plausible", "comparable with other biologically plausible algorithms", where="abstract",
+            "plausible",
+            "comparable with other biologically plausible algorithms",
+            where="abstract",
             protocol=Protocol(task="digits", against="rule/dfa", expect="not worse"),
         ),
     ),
@@ -218,4 +227,4 @@ PART = rule(
         " it stays at chance",
         "the feedback net's rows, one a class and step, are not counted in the declared forwards",
     ),
-)  # fmt: skip
+)

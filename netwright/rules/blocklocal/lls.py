@@ -179,7 +179,9 @@ PART = rule(
         Claim("identity", "LLS-M with ones and LLS-MxM with the identity are LLS", check=claim_identity),
         Claim("length", "the length of a block's activity has no influence on its loss", check=claim_length),
         Claim(
-            "backprop", "achieves accuracy comparable to backpropagation", where="abstract",
+            "backprop",
+            "achieves accuracy comparable to backpropagation",
+            where="abstract",
             protocol=Protocol(task="digits", against="rule/backprop", expect="not worse"),
         ),
     ),
@@ -191,4 +193,4 @@ PART = rule(
         "the basis is computed in double precision and kept in single",
         "no reduced set of basis vectors for many classes; the temperature is 1, without label smoothing",
     ),
-)  # fmt: skip
+)

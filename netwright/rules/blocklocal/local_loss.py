@@ -177,11 +177,15 @@ PART = rule(
         Claim("decoder", "the prediction loss is that of a linear decoder that starts at zero", check=claim_decoder),
         Claim("mixture", "the two losses are combined by beta", check=claim_mixture),
         Claim(
-            "backprop", "layer-wise training can approach the state of the art", where="abstract",
+            "backprop",
+            "layer-wise training can approach the state of the art",
+            where="abstract",
             protocol=Protocol(task="digits", against="rule/backprop", expect="not worse"),
         ),
         Claim(
-            "pred", "combined, the losses do better than prediction alone", where="README, MNIST",
+            "pred",
+            "combined, the losses do better than prediction alone",
+            where="README, MNIST",
             protocol=Protocol(task="digits", against="rule/local-loss:loss=pred", expect="better", match="none"),
         ),
     ),
@@ -192,4 +196,4 @@ PART = rule(
         "a map is averaged to at most 2048 values before it predicts, halving both sides at once",
         "of the losses without labels, none",
     ),
-)  # fmt: skip
+)

@@ -131,11 +131,15 @@ PART = rule(
     claims=(
         Claim("one-block", "with one hidden layer the update is backpropagation's", check=claim_one_block),
         Claim(
-            "forward-forward", "outperforms Forward-Forward", where="abstract",
+            "forward-forward",
+            "outperforms Forward-Forward",
+            where="abstract",
             protocol=Protocol(task="digits", against="rule/forward-forward", expect="better"),
         ),
         Claim(
-            "backprop", "competitive with backpropagation", where="abstract",
+            "backprop",
+            "competitive with backpropagation",
+            where="abstract",
             protocol=Protocol(task="digits", against="rule/backprop", expect="not worse"),
         ),
     ),
@@ -145,4 +149,4 @@ PART = rule(
         "the loss is the task's; where outputs have positions, each position is projected",
         "frozen=True is not the paper's: it tells what the projections gain by learning",
     ),
-)  # fmt: skip
+)

@@ -244,7 +244,9 @@ PART = rule(
     formula=r"F_t = F_{t-1} + \rho_t f_t,\quad f_t \approx \mathrm{onehot}(y) - \mathrm{softmax}(F_{t-1})",
     paper=Paper("boosted-nn"),
     tags=Tags(
-        family="backprop", stackable=False, why_not_stackable="its groups of units learn in phases, one after another",
+        family="backprop",
+        stackable=False,
+        why_not_stackable="its groups of units learn in phases, one after another",
     ),
     options=(
         Option("groups", 4, "groups of units, trained one after another", bounds=(0, 1e6)),
@@ -255,7 +257,9 @@ PART = rule(
         Claim("frozen", "each step trains one portion of the units", where="abstract", check=claim_frozen),
         Claim("switch-off", "units trained last can be switched off", where="abstract", check=claim_switch_off),
         Claim(
-            "competitive", "competitive with nets trained as a whole by Adam", where="abstract",
+            "competitive",
+            "competitive with nets trained as a whole by Adam",
+            where="abstract",
             protocol=Protocol(task="digits", against="rule/backprop", expect="not worse"),
         ),
     ),
@@ -266,4 +270,4 @@ PART = rule(
         "F_0 is 0 also for real targets, whose mean the first group's bias learns",
         "classes are always one output each, also where there are two",
     ),
-)  # fmt: skip
+)

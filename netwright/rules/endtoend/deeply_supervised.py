@@ -159,7 +159,9 @@ PART = rule(
         Claim("backprop", "once the companions vanish, the output's loss alone is trained", check=claim_backprop),
         Claim("sum", "each hidden layer learns from the output and from all companions above it", check=claim_sum),
         Claim(
-            "better", "lower classification error than the same net without companions", where="abstract",
+            "better",
+            "lower classification error than the same net without companions",
+            where="abstract",
             protocol=Protocol(task="mnist", against="rule/backprop", expect="better"),
         ),
     ),
@@ -172,4 +174,4 @@ PART = rule(
         "companions learn at the rate of the net, a thousandth of it in the released code",
         "the norms of the classifiers are left to the optimizer's weight decay",
     ),
-)  # fmt: skip
+)

@@ -125,12 +125,16 @@ PART = rule(
         Claim("variance", "the noise has mean 0 and a variance that falls with the steps", check=claim_variance),
         Claim("backprop", "without noise it is gradient descent", check=claim_backprop),
         Claim(
-            "zero-weights", "hidden layers leave a start where gradient descent stays: all weights 0", check=claim_zero_weights,
+            "zero-weights",
+            "hidden layers leave a start where gradient descent stays: all weights 0",
+            check=claim_zero_weights,
         ),
         Claim(
-            "better", "improves learning (judged on two hidden layers; the paper's nets are deeper)", where="abstract",
+            "better",
+            "improves learning (judged on two hidden layers; the paper's nets are deeper)",
+            where="abstract",
             protocol=Protocol(task="mnist", against="rule/backprop", expect="better"),
         ),
     ),
     deviations=("the noise comes before gradient clipping, which a task may ask for; the paper adds it after",),
-)  # fmt: skip
+)

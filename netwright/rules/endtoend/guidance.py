@@ -158,4 +158,4 @@ PART = rule(
         "an untrained copy normalises by the statistics of the batch; the released code's guides are in evaluation mode",
         "the guide stays to the end of training and sees the same examples; no early stop, no noise inputs",
     ),
-)  # fmt: skip
+)

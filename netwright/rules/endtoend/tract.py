@@ -161,9 +161,11 @@ PART = rule(
         Claim("backprop", "lambda times the update tends to the gradient as lambda grows", check=claim_backprop),
         Claim("ridge", "the weights that come closest to a gradient step on the activations", check=claim_ridge),
         Claim(
-            "better", "better after the same number of steps: training takes 1.25 to 4 times fewer", where="abstract",
+            "better",
+            "better after the same number of steps: training takes 1.25 to 4 times fewer",
+            where="abstract",
             protocol=Protocol(task="mnist", against="rule/backprop", expect="better"),
         ),
     ),
     deviations=("optimizer, learning rate and schedule are the task's",),
-)  # fmt: skip
+)

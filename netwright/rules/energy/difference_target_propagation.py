@@ -203,19 +203,26 @@ PART = rule(
         Claim("inverse", "with perfect inverses it is target propagation", check=claim_inverse),
         Claim("still", "no error, no update", check=claim_still),
         Claim(
-            "transpose", "with the transposes of the Jacobians for feedback it is backpropagation",
-            where="Ernoult et al. (2022)", check=claim_transpose,
+            "transpose",
+            "with the transposes of the Jacobians for feedback it is backpropagation",
+            where="Ernoult et al. (2022)",
+            check=claim_transpose,
         ),
         Claim(
-            "ldrl", "the local difference reconstruction loss aligns the feedback with the transpose",
-            where="Ernoult et al. (2022)", check=claim_ldrl,
+            "ldrl",
+            "the local difference reconstruction loss aligns the feedback with the transpose",
+            where="Ernoult et al. (2022)",
+            check=claim_ldrl,
         ),
         Claim(
-            "learns", "trains hidden layers on MNIST",
+            "learns",
+            "trains hidden layers on MNIST",
             protocol=Protocol(task="mnist", against="rule/frozen-hidden", expect="better"),
         ),
         Claim(
-            "backprop", "comparable to backpropagation for deep networks", where="abstract",
+            "backprop",
+            "comparable to backpropagation for deep networks",
+            where="abstract",
             protocol=Protocol(task="mnist", against="rule/backprop", expect="not worse"),
         ),
     ),
@@ -227,4 +234,4 @@ PART = rule(
         "under feedback 'ldrl' too, the first target is a gradient step at the last block, not at the output",
         "running statistics follow the pass without noise",
     ),
-)  # fmt: skip
+)

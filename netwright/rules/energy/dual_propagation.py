@@ -160,7 +160,9 @@ PART = rule(
         Claim("limit", "as the nudge vanishes, the update becomes backpropagation's", check=claim_limit),
         Claim("still", "without a nudge both states are the feed-forward activity", check=claim_still),
         Claim(
-            "backprop", "performs as backpropagation does in accuracy", where="abstract",
+            "backprop",
+            "performs as backpropagation does in accuracy",
+            where="abstract",
             protocol=Protocol(task="mnist", against="rule/backprop", expect="not worse"),
         ),
     ),
@@ -173,4 +175,4 @@ PART = rule(
         "parameters of an activation, of which the paper has none, learn from the feedback their unit receives",
         "running statistics follow the last pass, whose inputs are the nudged means",
     ),
-)  # fmt: skip
+)

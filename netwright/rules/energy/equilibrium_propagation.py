@@ -191,8 +191,10 @@ PART = rule(
         arxiv="1602.05179",
     ),
     tags=Tags(
-        family="feedback", forwards_train="2 + (1 + (free + 2 * nudged) * (depth - 1)) / depth",
-        forwards_predict="(1 + free * (depth - 1)) / depth", surrogate=True,
+        family="feedback",
+        forwards_train="2 + (1 + (free + 2 * nudged) * (depth - 1)) / depth",
+        forwards_predict="(1 + free * (depth - 1)) / depth",
+        surrogate=True,
         at={"estimate=one-sided": {"forwards_train": "2 + (1 + (free + nudged) * (depth - 1)) / depth"}},
     ),
     options=(
@@ -205,11 +207,14 @@ PART = rule(
         Claim("settles", "the free phase comes to rest", check=claim_settles),
         Claim("gradient", "the update tends to the gradient of the loss at equilibrium", check=claim_gradient),
         Claim(
-            "bias", "a third phase takes the estimate's bias from first to second order in beta",
-            where="Laborieux et al. (2020)", check=claim_bias,
+            "bias",
+            "a third phase takes the estimate's bias from first to second order in beta",
+            where="Laborieux et al. (2020)",
+            check=claim_bias,
         ),
         Claim(
-            "learns", "trains hidden layers on MNIST",
+            "learns",
+            "trains hidden layers on MNIST",
             protocol=Protocol(task="mnist", against="rule/frozen-hidden", expect="better"),
         ),
     ),
@@ -221,4 +226,4 @@ PART = rule(
         "every free phase starts from zero; states are not kept from batch to batch, and all weights learn at one rate",
         "dense layers alone; phases run in float32 under mixed precision",
     ),
-)  # fmt: skip
+)

@@ -172,7 +172,9 @@ PART = rule(
         venue="Neural Computation 29",
     ),
     tags=Tags(
-        family="feedback", forwards_train="1 + steps", surrogate=True,
+        family="feedback",
+        forwards_train="1 + steps",
+        surrogate=True,
         at={"variant=fixed-prediction": {"forwards_train": 2.0}, "variant=exact": {"forwards_train": 2.0}},
     ),
     options=(
@@ -182,14 +184,17 @@ PART = rule(
     ),
     claims=(
         Claim(
-            "fixed", "with eta = 1 and as many steps as layers, fixed prediction is backpropagation",
-            where="Rosenbaum (2022), On the relationship between predictive coding and backpropagation", check=claim_fixed,
+            "fixed",
+            "with eta = 1 and as many steps as layers, fixed prediction is backpropagation",
+            where="Rosenbaum (2022), On the relationship between predictive coding and backpropagation",
+            check=claim_fixed,
         ),
         Claim("reach", "with one step fewer than blocks, the first block's gradient is zero", check=claim_reach),
         Claim("tends", "fixed prediction tends to backpropagation's errors as steps are added", check=claim_tends),
         Claim("energy", "strict inference descends the energy", check=claim_energy),
         Claim(
-            "backprop", "approximates backpropagation: as accurate on digits",
+            "backprop",
+            "approximates backpropagation: as accurate on digits",
             protocol=Protocol(task="mnist", against="rule/backprop", expect="not worse"),
         ),
     ),
@@ -202,4 +207,4 @@ PART = rule(
         "a layer is a block of the host; f includes the activation, where Whittington and Bogacz put it on the layer below",
         "running statistics follow the last pass, which reads the states of inference where the variant is strict",
     ),
-)  # fmt: skip
+)

@@ -69,9 +69,18 @@ class _Conv(torch.autograd.Function):
         (g,), (x, feedback), (stride, padding, dilation, groups) = grads, ctx.saved_tensors, ctx.geometry
         # The kernel serves the gradient of x alone; the weight's gradient depends on x and g.
         g_x, g_weight, g_bias = torch.ops.aten.convolution_backward(
-            g, x.to(g.dtype), feedback.to(g.dtype), ctx.biases, stride, padding, dilation, False, [0] * len(stride), groups,
+            g,
+            x.to(g.dtype),
+            feedback.to(g.dtype),
+            ctx.biases,
+            stride,
+            padding,
+            dilation,
+            False,
+            [0] * len(stride),
+            groups,
             list(ctx.needs_input_grad[:3]),
-        )  # fmt: skip
+        )
         wide = (x.dtype, ctx.dtype, ctx.dtype)
         cast = [None if t is None else t.to(dtype) for t, dtype in zip((g_x, g_weight, g_bias), wide, strict=True)]
         return (*cast, None, None)
@@ -161,9 +170,14 @@ class AlignedLinear(Aligned, nn.Linear):
     """nn.Linear with its own way back. x (..., I) -> (..., O)."""
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None,
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
         feedback: FeedbackWeights | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         nn.Linear.__init__(self, in_features, out_features, bias, device, dtype)
         self._equip(feedback)
 
@@ -185,10 +199,20 @@ class _AlignedConv(Aligned):
     padding_mode: Any
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
-        groups: int = 1, bias: bool = True, padding_mode: str = "zeros", device: Any = None, dtype: Any = None,
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
         feedback: FeedbackWeights | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(  # the convolution's
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
         )

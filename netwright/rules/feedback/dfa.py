@@ -128,15 +128,20 @@ PART = rule(
     ),
     claims=(
         Claim(
-            "transpose", "with the forward weights for feedback, one hidden layer learns as under backpropagation",
+            "transpose",
+            "with the forward weights for feedback, one hidden layer learns as under backpropagation",
             check=claim_transpose,
         ),
         Claim(
-            "learns", "fixed random feedback trains hidden layers", where="abstract",
+            "learns",
+            "fixed random feedback trains hidden layers",
+            where="abstract",
             protocol=Protocol(task="digits", against="rule/frozen-hidden", expect="better"),
         ),
         Claim(
-            "backprop", "almost as good as backpropagation for fully connected nets", where="abstract",
+            "backprop",
+            "almost as good as backpropagation for fully connected nets",
+            where="abstract",
             protocol=Protocol(task="digits", against="rule/backprop", expect="not worse"),
         ),
     ),
@@ -146,4 +151,4 @@ PART = rule(
         "signal='target' is Frenkel, Lefebvre and Bol (2021, arXiv 1909.01311), with the sign of their code, since D is"
         " symmetric; their nets have tanh units and sigmoid outputs",
     ),
-)  # fmt: skip
+)

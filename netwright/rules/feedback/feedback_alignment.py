@@ -80,11 +80,15 @@ PART = rule(
         Claim("transpose", "with B = W it is backpropagation", check=claim_transpose),
         Claim("alignment", "the signal comes to lie within 90 degrees of backpropagation's", check=claim_alignment),
         Claim(
-            "learns", "fixed random feedback weights train hidden layers", where="abstract",
+            "learns",
+            "fixed random feedback weights train hidden layers",
+            where="abstract",
             protocol=Protocol(task="digits", against="rule/frozen-hidden", expect="better"),
         ),
         Claim(
-            "backprop", "as good as backpropagation", where="abstract",
+            "backprop",
+            "as good as backpropagation",
+            where="abstract",
             protocol=Protocol(task="digits", against="rule/backprop", expect="not worse"),
         ),
     ),
@@ -93,4 +97,4 @@ PART = rule(
         "of a convolution B is a kernel; normalisations, pooling, residual sums and attention keep exact gradients",
         "the loss is the task's",
     ),
-)  # fmt: skip
+)

@@ -83,7 +83,9 @@ PART = rule(
     tags=Tags(family="feedback"),
     options=(
         Option(
-            "variant", "uniform", "magnitudes of B: all alike (uSF), fixed and random (frSF), redrawn every batch (brSF)",
+            "variant",
+            "uniform",
+            "magnitudes of B: all alike (uSF), fixed and random (frSF), redrawn every batch (brSF)",
             allowed=("uniform", "fixed", "redrawn"),
         ),
         Option("scale", 1.0, "factor on B, whose root mean square is that of the layer's first weights", bounds=(0.0, 100.0)),
@@ -92,11 +94,15 @@ PART = rule(
         Claim("equal-magnitudes", "where all weights are as large as B's, uSF is backpropagation", check=claim_equal_magnitudes),
         Claim("signs", "feedback and forward weights share their signs", check=claim_signs),
         Claim(
-            "backprop", "the magnitudes of feedback weights do not matter to performance", where="abstract",
+            "backprop",
+            "the magnitudes of feedback weights do not matter to performance",
+            where="abstract",
             protocol=Protocol(task="digits", against="rule/backprop", expect="not worse"),
         ),
         Claim(
-            "signs-matter", "the more concordant the signs, the better", where="abstract",
+            "signs-matter",
+            "the more concordant the signs, the better",
+            where="abstract",
             protocol=Protocol(task="digits", against="rule/feedback-alignment", expect="better"),
         ),
     ),
@@ -107,4 +113,4 @@ PART = rule(
         "the readout sends back through B, too; Xiao et al. leave the last layer's as it is",
         "normalisations, pooling, residual sums and attention keep exact gradients",
     ),
-)  # fmt: skip
+)

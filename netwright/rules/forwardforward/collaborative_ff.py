@@ -104,11 +104,18 @@ PART = rule(
     paper=Paper("collaborative-ff"),
     # Not local: no gradient crosses blocks, but the goodness of later blocks weighs the update of earlier ones.
     tags=Tags(
-        family="local", needs=frozenset({"blocks", "labels", "vector"}), forwards_train=2.0, forwards_predict="classes",
+        family="local",
+        needs=frozenset({"blocks", "labels", "vector"}),
+        forwards_train=2.0,
+        forwards_predict="classes",
     ),
     options=(
-        Option("collaborate", "all", "whose goodness is added: all other blocks', or the preceding ones'",
-               allowed=("all", "preceding")),
+        Option(
+            "collaborate",
+            "all",
+            "whose goodness is added: all other blocks', or the preceding ones'",
+            allowed=("all", "preceding"),
+        ),
         Option("threshold", 1.0, "threshold of goodness, a unit", bounds=(0.0, 100.0)),
     ),
     uses=("rule/forward-forward",),
@@ -117,7 +124,9 @@ PART = rule(
         Claim("first-block", "where gamma is 0 a block learns as in Forward-Forward", check=claim_first_block),
         Claim("solved", "an example that the other blocks call right stops driving a block", check=claim_solved),
         Claim(
-            "forward-forward", "improves on Forward-Forward", where="abstract",
+            "forward-forward",
+            "improves on Forward-Forward",
+            where="abstract",
             protocol=Protocol(task="digits", against="rule/forward-forward", expect="better"),
         ),
     ),
@@ -128,4 +137,4 @@ PART = rule(
         "all blocks learn in every step from goodness taken before it, so none sees another's update within a step",
         "the variant that maximises functional entropy is left out",
     ),
-)  # fmt: skip
+)

@@ -38,9 +38,15 @@ class ForwardForward(Overlaid):
     """
 
     def __init__(
-        self, net: Blocks, problem: Problem, goodness: str = "sum", threshold: float = 1.0, predict: str = "goodness",
-        negatives: str = "label", peer: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        net: Blocks,
+        problem: Problem,
+        goodness: str = "sum",
+        threshold: float = 1.0,
+        predict: str = "goodness",
+        negatives: str = "label",
+        peer: float = 0.0,
+    ) -> None:
         self.hybrid = negatives == "hybrid"
         super().__init__(net, problem, first=0 if predict == "all" else 1, overlays=not self.hybrid)
         self.goodness, self.threshold, self.peer = goodness, threshold, peer
@@ -256,8 +262,11 @@ PART = rule(
         arxiv="2212.13345",
     ),
     tags=Tags(
-        family="local", local=True, needs=frozenset({"blocks", "labels", "vector"}),
-        forwards_train=2.0, forwards_predict="classes",
+        family="local",
+        local=True,
+        needs=frozenset({"blocks", "labels", "vector"}),
+        forwards_train=2.0,
+        forwards_predict="classes",
         at={
             "predict=classifier": {"forwards_train": 3.0, "forwards_predict": 1.0},
             "negatives=hybrid": {"forwards_train": 2.0, "forwards_predict": 1.0},
@@ -267,7 +276,9 @@ PART = rule(
         Option("goodness", "sum", "sum or mean of squared activities", allowed=("sum", "mean")),
         Option("threshold", 1.0, "threshold of goodness, a unit", bounds=(0.0, 100.0)),
         Option(
-            "predict", "goodness", "try every label, on all blocks but the first or on all; or classify once",
+            "predict",
+            "goodness",
+            "try every label, on all blocks but the first or on all; or classify once",
             allowed=("goodness", "all", "classifier"),
         ),
         Option("negatives", "label", "wrong labels, or mixtures of two examples", allowed=("label", "hybrid")),
@@ -275,14 +286,18 @@ PART = rule(
     ),
     claims=(
         Claim(
-            "length", "normalisation removes a layer's goodness, so that the next one can't read it off the length",
-            where="section 2.1", check=claim_length,
+            "length",
+            "normalisation removes a layer's goodness, so that the next one can't read it off the length",
+            where="section 2.1",
+            check=claim_length,
         ),
         Claim("direction", "a step on one positive makes the activity longer and leaves its direction", check=claim_direction),
         Claim("hybrid", "the masks of hybrid images have large regions of ones and zeros", check=claim_hybrid),
         Claim("peer", "peer normalisation pulls the mean activity of each unit towards the mean of all", check=claim_peer),
         Claim(
-            "backprop", "does not generalise quite as well as backpropagation", where="section 1",
+            "backprop",
+            "does not generalise quite as well as backpropagation",
+            where="section 1",
             protocol=Protocol(task="digits", against="rule/backprop", expect="not better"),
         ),
     ),
@@ -294,4 +309,4 @@ PART = rule(
         "masks are blurred six times, edges repeated, and a vector that is no square image, nor three, counts as one row",
         "peer normalisation is off by default and takes the form it has in the repository loeweX/Forward-Forward",
     ),
-)  # fmt: skip
+)

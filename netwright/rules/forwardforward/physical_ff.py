@@ -209,12 +209,19 @@ PART = rule(
     r"\quad h_k = f\left(W_k\,[P_k(h_{k-1} / \|h_{k-1}\|),\ h_{k-1}] + b_k\right)",
     paper=Paper("physical-ff"),
     tags=Tags(
-        family="local", local=True, needs=frozenset({"blocks", "labels", "vector"}),
-        forwards_train=2.0, forwards_predict="classes",
+        family="local",
+        local=True,
+        needs=frozenset({"blocks", "labels", "vector"}),
+        forwards_train=2.0,
+        forwards_predict="classes",
     ),
     options=(
-        Option("reads", "both", "what a block reads: the measurement and its input, or the measurement alone",
-               allowed=("both", "physical")),
+        Option(
+            "reads",
+            "both",
+            "what a block reads: the measurement and its input, or the measurement alone",
+            allowed=("both", "physical"),
+        ),
         Option("theta", 4.0, "steepness of the loss", bounds=(0.0, 100.0)),
     ),
     claims=(
@@ -222,7 +229,9 @@ PART = rule(
         Claim("scale", "the goodness doesn't see the length of a block's output", check=claim_scale),
         Claim("theta", "as theta goes to 0 the loss goes to ln 2", check=claim_theta),
         Claim(
-            "trains", "trains deep nets with physical layers", where="abstract",
+            "trains",
+            "trains deep nets with physical layers",
+            where="abstract",
             protocol=Protocol(task="digits", against="rule/frozen-hidden", expect="better"),
         ),
     ),
@@ -235,4 +244,4 @@ PART = rule(
         "all blocks learn in every step; the authors take 10 to 25 steps a block on large batches",
         "the label is as high as the largest magnitude in the example, not in the batch",
     ),
-)  # fmt: skip
+)

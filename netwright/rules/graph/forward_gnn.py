@@ -277,8 +277,11 @@ PART = rule(
     r"\quad h_l = f_l(\mathrm{sg}(h_{l-1}) / \|h_{l-1}\|)",
     paper=Paper("forward-gnn"),
     tags=Tags(
-        family="local", local=True, needs=frozenset({"graph", "labels"}),
-        forwards_train="1 + classes / nodes", forwards_predict="1 + classes / nodes",
+        family="local",
+        local=True,
+        needs=frozenset({"graph", "labels"}),
+        forwards_train="1 + classes / nodes",
+        forwards_predict="1 + classes / nodes",
         at={
             "variant=top2loss": {"local": False},  # a block's update depends on what the blocks above put out
             "variant=la": {
@@ -297,7 +300,8 @@ PART = rule(
         Claim("classes", "renaming the classes renames the predictions", check=claim_classes),
         Claim("one-block", "with one block, top2loss is single-forward", check=claim_one_block),
         Claim(
-            "backprop", "single-forward classifies nodes no worse than backpropagation",
+            "backprop",
+            "single-forward classifies nodes no worse than backpropagation",
             protocol=Protocol(task="cora", against="rule/backprop", expect="not worse"),
         ),
     ),
@@ -309,4 +313,4 @@ PART = rule(
         "top2loss takes the outputs above from the same step, not from the one before, and clips no gradient",
         "top2input, whose blocks also read the output of the block above, needs blocks of another width and is left out",
     ),
-)  # fmt: skip
+)

@@ -183,7 +183,12 @@ PART = rule(
     r" m_k = \frac{1}{N} \sum_i \xi_i^k \sigma_i,\quad \sigma_i \leftarrow \mathrm{sign}(h_i)",
     paper=Paper("multitasking-hebbian"),
     tags=Tags(
-        family="local", local=True, needs=frozenset({"labels", "vector"}), closed_form=True, forwards_train=0, forwards_predict=0,
+        family="local",
+        local=True,
+        needs=frozenset({"labels", "vector"}),
+        closed_form=True,
+        forwards_train=0,
+        forwards_predict=0,
         above_control=False,
         reasons={
             "above_control": "the theory is of independent patterns; classes of images are correlated, and relaxation draws"
@@ -210,4 +215,4 @@ PART = rule(
         "zero temperature and parallel updates; the paper's dynamics are at a temperature, and in its simulations one by one",
         "the net's blocks and readout are not used",
     ),
-)  # fmt: skip
+)

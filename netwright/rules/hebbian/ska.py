@@ -175,12 +175,17 @@ PART = rule(
     r" D_{\mathrm{below}},\quad D = \sigma(z),\quad H = -\frac{1}{\ln 2} \sum z \odot (D - D_{\mathrm{before}})",
     paper=Paper("ska"),
     tags=Tags(
-        family="local", local=True, needs=frozenset({"blocks"}), surrogate=True, forwards_train="steps", above_control=False,
+        family="local",
+        local=True,
+        needs=frozenset({"blocks"}),
+        surrogate=True,
+        forwards_train="steps",
+        above_control=False,
         reasons={
             "flat_memory": "every one of its inner steps runs through all layers, and their decisions are kept for the next",
             "above_control": "each unit drives its own sum further out, whatever the example, so that sigmoids saturate: on"
             " digits the last hidden layer soon puts out nearly the same for all images (spread 1e-4), and the readout is at"
-            " chance, under Adam and under plain gradient descent alike"
+            " chance, under Adam and under plain gradient descent alike",
         },
     ),
     options=(
@@ -202,4 +207,4 @@ PART = rule(
         " learns from the labels",
         "weights start at the host's initialisation, not at 0.01 times normal numbers without bias",
     ),
-)  # fmt: skip
+)

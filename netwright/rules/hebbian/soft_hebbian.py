@@ -186,7 +186,8 @@ PART = rule(
         Claim("hard", "with a large inverse temperature it is hard winner-take-all", check=claim_hard),
         Claim("convolution", "a convolution learns as a linear layer does on its patches", check=claim_convolution),
         Claim(
-            "learns", "the features serve a linear classifier better than random ones",
+            "learns",
+            "the features serve a linear classifier better than random ones",
             protocol=Protocol(task="digits", against="rule/frozen-hidden", expect="better"),
         ),
     ),
@@ -206,4 +207,4 @@ PART = rule(
         "the host's biases, which the paper's layers don't have, stay as drawn and take no part in the competition",
         "blocks of several layers, such as the residual host's, are refused",
     ),
-)  # fmt: skip
+)

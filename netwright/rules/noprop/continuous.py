@@ -102,9 +102,17 @@ class NoPropCt(Rule):
     """
 
     def __init__(
-        self, net: Blocks, problem: Problem, steps: int = 20, eta: float = 1.0, clamp: float = 100.0,
-        embedding: str = "one-hot", dim: int = 20, hidden: int = 64, noise: str = "none",
-    ) -> None:  # fmt: skip
+        self,
+        net: Blocks,
+        problem: Problem,
+        steps: int = 20,
+        eta: float = 1.0,
+        clamp: float = 100.0,
+        embedding: str = "one-hot",
+        dim: int = 20,
+        hidden: int = 64,
+        noise: str = "none",
+    ) -> None:
         super().__init__(net, problem)
         self.steps, self.eta, self.clamp = steps, eta, clamp
         self.rate = 2 * math.log(clamp)  # of the log of the signal-to-noise ratio: SNR' = rate SNR
@@ -210,13 +218,18 @@ NOPROP_CT = rule(
         Option("steps", 20, "Euler steps of a prediction, each through the head alone", bounds=(0, 10001)),
         Option("eta", 1.0, "weight of the denoising loss beside the cross-entropy", bounds=(0.0, math.inf)),
         Option("clamp", 100.0, "signal-to-noise ratio at t = 1; its inverse is the one at t = 0", bounds=(1.0, math.inf)),
-        EMBEDDING, DIM, HIDDEN, NOISE,
+        EMBEDDING,
+        DIM,
+        HIDDEN,
+        NOISE,
     ),
     claims=(
         Claim("flow", "the ODE carries noise along the paths that training draws from", check=claim_flow),
         Claim("perfect", "with a perfect denoiser Euler steps reach the label's noisy embedding", check=claim_perfect),
         Claim(
-            "learns", "a viable learning algorithm", where="abstract",
+            "learns",
+            "a viable learning algorithm",
+            where="abstract",
             protocol=Protocol(task="digits", against="rule/frozen-hidden", expect="better"),
         ),
     ),
@@ -229,7 +242,7 @@ NOPROP_CT = rule(
         EULER,
         PROTOTYPES,
     ),
-)  # fmt: skip
+)
 
 
 @final
@@ -241,9 +254,15 @@ class NoPropFm(Rule):
     """
 
     def __init__(
-        self, net: Blocks, problem: Problem, steps: int = 20, embedding: str = "one-hot", dim: int = 20,
-        hidden: int = 64, noise: str = "none",
-    ) -> None:  # fmt: skip
+        self,
+        net: Blocks,
+        problem: Problem,
+        steps: int = 20,
+        embedding: str = "one-hot",
+        dim: int = 20,
+        hidden: int = 64,
+        noise: str = "none",
+    ) -> None:
         super().__init__(net, problem)
         self.steps = steps
         self.embeddings = Embeddings(embedding, problem, dim)
@@ -335,13 +354,18 @@ NOPROP_FM = rule(
     tags=Tags(family="backprop", needs=frozenset({"labels"})),
     options=(
         Option("steps", 20, "Euler steps of a prediction, each through the head alone", bounds=(0, 10001)),
-        EMBEDDING, DIM, HIDDEN, NOISE,
+        EMBEDDING,
+        DIM,
+        HIDDEN,
+        NOISE,
     ),
     claims=(
         Claim("one-step", "the exact flow reaches the embedding in one Euler step", check=claim_one_step),
         Claim("any-steps", "the mean flow towards a label reaches it in any number of Euler steps", check=claim_any_steps),
         Claim(
-            "learns", "a viable learning algorithm", where="abstract",
+            "learns",
+            "a viable learning algorithm",
+            where="abstract",
             protocol=Protocol(task="digits", against="rule/frozen-hidden", expect="better"),
         ),
     ),
@@ -353,6 +377,6 @@ NOPROP_FM = rule(
         EULER,
         PROTOTYPES,
     ),
-)  # fmt: skip
+)
 
 PARTS = (NOPROP_CT, NOPROP_FM)

@@ -58,9 +58,16 @@ class NoProp(Rule):
     """
 
     def __init__(
-        self, net: Blocks, problem: Problem, steps: int = 10, eta: float = 0.1, clamp: float = 100.0,
-        embedding: str = "one-hot", dim: int = 20, noise: str = "none",
-    ) -> None:  # fmt: skip
+        self,
+        net: Blocks,
+        problem: Problem,
+        steps: int = 10,
+        eta: float = 0.1,
+        clamp: float = 100.0,
+        embedding: str = "one-hot",
+        dim: int = 20,
+        noise: str = "none",
+    ) -> None:
         super().__init__(net, problem)
         self.steps, self.eta, self.abar = steps, eta, schedule(steps, clamp)
         self.embeddings = Embeddings(embedding, problem, dim)
@@ -202,14 +209,20 @@ PART = rule(
     r"\quad z_t = a_t \hat{u}_t(z_{t-1}, x) + b_t z_{t-1} + \sqrt{c_t}\,\epsilon_t",
     paper=Paper("noprop"),
     tags=Tags(
-        family="local", local=True, needs=frozenset({"labels"}), forwards_train="steps", forwards_predict="steps",
+        family="local",
+        local=True,
+        needs=frozenset({"labels"}),
+        forwards_train="steps",
+        forwards_predict="steps",
         reasons={"flat_memory": "memory is flat in T: a step holds one net of the chain, but all of that net's depth"},
     ),
     options=(
         Option("steps", 10, "T: nets that are trained and chained, each the size of the host", bounds=(0, 1001)),
         Option("eta", 0.1, "weight of the denoising losses beside the cross-entropy", bounds=(0.0, math.inf)),
         Option("clamp", 100.0, "signal-to-noise ratio of z_T", bounds=(0.0, math.inf)),
-        EMBEDDING, DIM, NOISE,
+        EMBEDDING,
+        DIM,
+        NOISE,
     ),
     claims=(
         Claim("steps", "a step of the chain keeps the mean and the variance of the noisy labels", check=claim_steps),
@@ -217,11 +230,15 @@ PART = rule(
         Claim("alone", "a net's loss has no gradient at the other nets", check=claim_alone),
         Claim("posterior", "scores that are a sum of one part of x and one linear in z can be optimal", check=claim_posterior),
         Claim(
-            "forward-forward", "superior accuracy to other methods without back-propagation", where="abstract of version 1",
+            "forward-forward",
+            "superior accuracy to other methods without back-propagation",
+            where="abstract of version 1",
             protocol=Protocol(task="digits", against="rule/forward-forward", expect="better"),
         ),
         Claim(
-            "learns", "a viable learning algorithm", where="abstract",
+            "learns",
+            "a viable learning algorithm",
+            where="abstract",
             protocol=Protocol(task="digits", against="rule/frozen-hidden", expect="better"),
         ),
     ),
@@ -235,4 +252,4 @@ PART = rule(
         "p_out starts at 0",
         "embeddings that start as prototypes, images of each class, are left out",
     ),
-)  # fmt: skip
+)

@@ -68,9 +68,17 @@ def formulas(size: str, formula: str) -> Task:
     widths, steps = SIZES[size]
     inputs = len(FORMULAS[formula][0])
     problem = Problem(
-        mean_squared_error, digits_wrong, "log10 of the root mean square error", higher_is_better=False, worst=0.0, delta=0.1,
-        input=(inputs,), output=(1,), gives=frozenset({"targets", "vector"}), encode=same,
-    )  # fmt: skip
+        mean_squared_error,
+        digits_wrong,
+        "log10 of the root mean square error",
+        higher_is_better=False,
+        worst=0.0,
+        delta=0.1,
+        input=(inputs,),
+        output=(1,),
+        gives=frozenset({"targets", "vector"}),
+        encode=same,
+    )
     return Task(
         id="task/formulas",
         name="formulas",
