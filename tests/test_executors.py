@@ -13,7 +13,7 @@ from pathlib import Path
 import plugin
 import pytest
 
-from netwright.bench import work
+from netwright.bench import jobs
 from netwright.bench.study import Means
 from netwright.compare import compare
 from netwright.core.errors import BadInput, UnknownName
@@ -97,9 +97,9 @@ def test_a_stack_whose_worker_dies_is_taken_apart():
     from netwright.bench.executors.processes import _Worker
 
     worker = _Worker.__new__(_Worker)
-    runs = tuple(work.Run(str(i), "a", i, 0, {"lr": 0.1}) for i in range(3))
+    runs = tuple(jobs.Run(str(i), "a", i, 0, {"lr": 0.1}) for i in range(3))
     for given, expected in ((runs, 0), (runs[:1], 1)):
-        worker.job, worker.kill = work.Job(None, None, given, (), "stack"), lambda: None  # type: ignore[arg-type,method-assign]
+        worker.job, worker.kill = jobs.Job(None, None, given, (), "stack"), lambda: None  # type: ignore[arg-type,method-assign]
         job, result = worker._died("lost", "it ended with code -11")
         assert len(result.records) == expected and job.runs == given and worker.job is None
         assert result.redo == (job.keys if expected == 0 else ())
@@ -117,7 +117,7 @@ def test_threads_are_put_back():
     import torch
 
     before = torch.get_num_threads()
-    with work.threads(before + 1):
+    with jobs.threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 

@@ -92,9 +92,9 @@ def test_twenty_kills_leave_the_records_of_an_uninterrupted_study(tmp_path, engi
 
 
 def test_an_interrupt_from_the_keyboard_loses_nothing_that_was_finished(tmp_path, monkeypatch):
-    from netwright.bench import work
+    from netwright.bench import jobs
 
-    perform, count = work.perform, []
+    perform, count = jobs.perform, []
 
     def interrupted(job):
         count.append(job)

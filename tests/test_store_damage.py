@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from storing import child, filled, owned, run, said
 
-from netwright.bench.store import database, salvage, store, tables
+from netwright.bench.store import database, salvage, schema, store
 from netwright.bench.store.database import examine
+from netwright.bench.store.schema import Damaged
 from netwright.bench.store.store import Store
-from netwright.bench.store.tables import Damaged
 from netwright.core.canonical import canonical_json
 from netwright.core.errors import BadInput
 
@@ -30,10 +30,10 @@ def whole_file(tmp_path_factory) -> Path:
 
 def _rows(path: Path) -> dict[str, dict]:
     """Every row by table and name, without what an opening changes."""
-    with closing(tables.connect(path, "ro")) as db:
+    with closing(schema.connect(path, "ro")) as db:
         return {
-            t: {row[: tables.identity(t)]: row[:-2] for row in db.execute(f"SELECT * FROM {t}")}
-            for t in tables.TABLES
+            t: {row[: schema.identity(t)]: row[:-2] for row in db.execute(f"SELECT * FROM {t}")}
+            for t in schema.TABLES
             if t != "meta"
         }
 
@@ -76,9 +76,9 @@ def test_a_flipped_bit_in_page_one_loses_nothing(offset, whole_file, tmp_path):
 @pytest.mark.parametrize("part", range(25))
 def test_flipped_bits_lose_only_the_rows_they_hit(part, whole_file, tmp_path):
     data = bytearray(whole_file.read_bytes())
-    pages = len(data) // tables.PAGE
+    pages = len(data) // schema.PAGE
     page = 1 + part * (pages - 2) // 24
-    offset = page * tables.PAGE + (0, 3, 5, 8, 9, 2000, 4000)[part % 7]
+    offset = page * schema.PAGE + (0, 3, 5, 8, 9, 2000, 4000)[part % 7]
     data[offset] ^= 1 << (part % 8)
     _opened_after(bytes(data), whole_file, tmp_path)
     assert len(Store.read(tmp_path).records()) >= 30 - 12  # the rows of one page at most
@@ -87,7 +87,7 @@ def test_flipped_bits_lose_only_the_rows_they_hit(part, whole_file, tmp_path):
 @pytest.mark.parametrize("page", [2, 5, 9, 17, 21, 30])
 def test_a_lost_page_loses_only_its_rows(page, whole_file, tmp_path):
     data = bytearray(whole_file.read_bytes())
-    data[page * tables.PAGE : (page + 1) * tables.PAGE] = bytes(tables.PAGE)
+    data[page * schema.PAGE : (page + 1) * schema.PAGE] = bytes(schema.PAGE)
     _opened_after(bytes(data), whole_file, tmp_path)
     assert len(Store.read(tmp_path).records()) >= 30 - 12
 

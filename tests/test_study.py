@@ -9,8 +9,8 @@ from pathlib import Path
 import plugin
 import pytest
 
+from netwright.bench import jobs
 from netwright.bench import plan as planning
-from netwright.bench import work
 from netwright.bench.entrant import enter_all
 from netwright.bench.records import Run, RunRecord
 from netwright.bench.request import ArmSpec, Terms, make_request, open_task, parse_arm, slots_of
@@ -43,7 +43,7 @@ def plugged(tmp_path):
 def trained(monkeypatch):
     """The keys trained since the last look at it."""
     seen: list[str] = []
-    perform = work.perform
+    perform = jobs.perform
 
     def noting(job):
         seen.extend(f"{run.arm} {run.seed} {run.trial}" for run in job.runs)
@@ -353,14 +353,14 @@ def test_requests_are_checked_before_anything_runs():
 
 
 def test_a_failed_replicate_scores_the_worst_and_a_crash_drops_the_seed_from_both_arms(tmp_path, monkeypatch):
-    perform = work.perform
+    perform = jobs.perform
 
     def sabotaged(job):
         run = job.runs[0]
         if run.arm == "B" and run.seed == 1:
-            return work.Result((work.failed_record(run, "failed", "RuntimeError: no"),))
+            return jobs.JobResult((jobs.failed_record(run, "failed", "RuntimeError: no"),))
         if run.arm == "B" and run.seed == 2:
-            return work.Result((work.failed_record(run, "oom", "too large"),))
+            return jobs.JobResult((jobs.failed_record(run, "oom", "too large"),))
         return perform(job)
 
     monkeypatch.setattr("netwright.bench.executors.serial.perform", sabotaged)
@@ -374,15 +374,15 @@ def test_a_failed_replicate_scores_the_worst_and_a_crash_drops_the_seed_from_bot
 
 def test_a_lost_worker_is_tried_again_a_bounded_number_of_times(tmp_path, monkeypatch):
     tries: list[int] = []
-    perform = work.perform
+    perform = jobs.perform
 
     def losing(job):
         run = job.runs[0]
         if run.seed == 0 and run.arm == "B":
             tries.append(run.trial)
-            return work.Result((work.failed_record(run, "lost", "it was killed"),))
+            return jobs.JobResult((jobs.failed_record(run, "lost", "it was killed"),))
         if run.seed == 1 and run.arm == "B" and len(tries) < 2:
-            return work.Result((work.failed_record(run, "lost", "it was killed"),))
+            return jobs.JobResult((jobs.failed_record(run, "lost", "it was killed"),))
         return perform(job)
 
     monkeypatch.setattr("netwright.bench.executors.serial.perform", losing)

@@ -29,8 +29,8 @@ from typing import Any
 
 from scipy.stats import beta
 
+from netwright.bench import jobs, stats
 from netwright.bench import plan as planning
-from netwright.bench import stats, work
 from netwright.bench.entrant import Entrant, enter_all
 from netwright.bench.environment import environment
 from netwright.bench.records import Run, RunRecord
@@ -54,7 +54,7 @@ def request_for(task: Task, seeds: Sequence[int]) -> Request:
 def perform(entrants: Sequence[Entrant], plan: planning.Plan, runs: Sequence[Run], kept: dict[str, Any]) -> None:
     """Trains runs in stacks of COPIES; kept gathers key -> (record, weights)."""
     for job in planning.jobs_of(entrants, replace(plan, stack=COPIES), runs, {run.key for run in runs}):
-        result = work.perform(job)
+        result = jobs.perform(job)
         if result.redo:
             raise RuntimeError(f"a stack was refused: {result.why}")
         for record in result.records:

@@ -10,10 +10,10 @@ from typing import Any, final
 import torch
 
 from netwright.bench.entrant import DIMENSIONS, SHARED, Entrant
+from netwright.bench.jobs import Job
 from netwright.bench.match import match_widths
 from netwright.bench.records import Run, RunRecord
 from netwright.bench.request import Request
-from netwright.bench.work import Job
 from netwright.core.canonical import digest
 from netwright.engine.task import Problem
 from netwright.tensor.streams import derive

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, final
 
 from netwright.bench import plan as planning
-from netwright.bench import stats, work
+from netwright.bench import stats
 from netwright.bench.entrant import GIVEN, Entrant, enter_all
 from netwright.bench.environment import environment
+from netwright.bench.jobs import Job, JobResult, perform
 from netwright.bench.outlook import estimate, outlook
 from netwright.bench.progress import Progress
 from netwright.bench.records import CRASHES, Run, RunRecord, Score, StudyResult
@@ -196,11 +197,11 @@ class Study:
         workers = self._workers(len(todo), plan)
         bar.start("training", len(todo))
 
-        def on_start(job: work.Job) -> None:
+        def on_start(job: Job) -> None:
             store.lease(job.keys)
             store.start(job.keys)
 
-        def on_result(job: work.Job, result: work.Result) -> None:
+        def on_result(job: Job, result: JobResult) -> None:
             # a lost worker's runs are queued again, a bounded number of times, before that drops their seed
             lost = [record.key for record in result.records if record.state == "lost"]
             store.finish([record for record in result.records if record.state != "lost"], result.weights)
@@ -238,7 +239,7 @@ class Study:
             return 0
         return cores if cores > 1 else 0
 
-    def _execute(self, jobs: Sequence[work.Job], on_start: Any, on_result: Any, workers: int) -> None:
+    def _execute(self, jobs: Sequence[Job], on_start: Any, on_result: Any, workers: int) -> None:
         if not jobs:
             return
         if self.means.executor == "ray":
@@ -284,9 +285,9 @@ class Study:
                 return
             store.requeue([run.key for run in again], redo=True)
             for run in again:
-                job = work.Job(placed[run.arm], (run,), plan.engines[run.arm])
+                job = Job(placed[run.arm], (run,), plan.engines[run.arm])
                 store.lease(job.keys)
-                result = work.perform(job)
+                result = perform(job)
                 store.finish(result.records, result.weights)
 
     def _cell(

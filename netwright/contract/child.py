@@ -22,7 +22,7 @@ from netwright.core.part import Part
 
 @final
 @dataclass(frozen=True)
-class Report:
+class Checked:
     """What became of every check of one part."""
 
     part: str
@@ -81,7 +81,7 @@ def find(target: str) -> Part:
     return value
 
 
-def check(target: str | Part, *, limit: float = 120.0, everything: bool = False) -> Report:
+def check(target: str | Part, *, limit: float = 120.0, everything: bool = False) -> Checked:
     """Run the contract checks of a part.
 
     target: "golu", "module:NAME", "path/to/file.py:NAME": checked in a child process that may take `limit` seconds, so that
@@ -89,7 +89,7 @@ def check(target: str | Part, *, limit: float = 120.0, everything: bool = False)
     everything: also the checks that compile. Raises BadInput or UnknownName where there is no such part.
     """
     if isinstance(target, Part):
-        return Report(target.id, tuple(run(target, sample=not everything)))
+        return Checked(target.id, tuple(run(target, sample=not everything)))
     if not limit > 0:
         raise BadInput(f"limit={limit!r}; expected seconds above 0")
     with tempfile.TemporaryDirectory() as folder:
@@ -108,13 +108,13 @@ def check(target: str | Part, *, limit: float = 120.0, everything: bool = False)
     if not rows:
         last = (text.strip().splitlines() or [stopped])[-1]
         if stopped and not text:
-            return Report(target, (), stopped)
+            return Checked(target, (), stopped)
         raise BadInput(f"{target}: {last}")
     head, *body = rows
     running = head["checks"][len(body)] if len(body) < len(head["checks"]) else ""
     if running:
         stopped = f"{stopped or 'the process ended'} during the check {running}"
-    return Report(head["part"], tuple(Result(**row) for row in body), stopped)
+    return Checked(head["part"], tuple(Result(**row) for row in body), stopped)
 
 
 def _main(out: str, target: str, everything: bool) -> None:

@@ -20,7 +20,7 @@ SHOWN = 8  # names of a long list
 
 @final
 @dataclass(frozen=True)
-class Change:
+class Attribute:
     """One attribute of one module, before and after; ABSENT before: it was not there."""
 
     holder: nn.Module
@@ -41,16 +41,16 @@ class Change:
 
 @final
 @dataclass
-class Changes:
+class Journal:
     """Attributes that were set, in order, so that they can be set back."""
 
-    made: list[Change] = field(default_factory=list)
+    made: list[Attribute] = field(default_factory=list)
 
     def set(self, holder: nn.Module, name: str, value: Any) -> None:
         before = getattr(holder, name, ABSENT)
         if not isinstance(before, nn.Module) and isinstance(value, nn.Module) and name in vars(holder):
             delattr(holder, name)
-        self.made.append(Change(holder, name, before, value))
+        self.made.append(Attribute(holder, name, before, value))
         setattr(holder, name, value)
 
     def undo(self) -> None:
@@ -103,7 +103,7 @@ class Report:
     lost: tuple[str, ...]  # keys the state_dict had and has no longer
     parameter_names: tuple[str, ...]  # every parameter of the new modules
     drift: float | None = None  # RMS(new output - old output) / RMS(old output) of the whole model on the example
-    _changes: Changes = field(default_factory=Changes, repr=False, compare=False)
+    _journal: Journal = field(default_factory=Journal, repr=False, compare=False)
     _backs: tuple[Back, ...] = field(default=(), repr=False, compare=False)
 
     @property
@@ -133,21 +133,21 @@ class Report:
         this is another model (a copy, say), or where something else stands in a place by now.
         """
         inside = {id(module) for module in model.modules()}
-        for change in self._changes.made:
+        for change in self._journal.made:
             if id(change.holder) not in inside:
                 raise BadInput(f"this is not the model that was swapped: it has not got the {type(change.holder).__name__}")
-            last = [c for c in self._changes.made if c.holder is change.holder and c.name == change.name][-1]
+            last = [c for c in self._journal.made if c.holder is change.holder and c.name == change.name][-1]
             if not last.stands():
                 kind = type(change.holder).__name__
                 raise BadInput(f"{change.name} of {kind} was changed since this swap, or restored; restore later swaps first")
-        if not self._changes.made:
+        if not self._journal.made:
             raise BadInput("this swap was restored already")
         for back in self._backs:
             now = surroundings(model, back.path, back.new)
             if now is not None and now != back.home:
                 back.old.to(dtype=now[0], device=now[1])
             back.old.train(back.new.training)
-        self._changes.undo()
+        self._journal.undo()
 
     def to_json(self) -> str:
         """The report as a JSON object. Numbers that are not finite are null."""

@@ -24,7 +24,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from netwright.surgery.calls import Unreached, forwards, is_function, torchs
-from netwright.surgery.changes import Changes
+from netwright.surgery.changes import Journal
 from netwright.surgery.kinds import sites_of, swappable
 from netwright.surgery.measure import same
 from netwright.surgery.untouched import call, quiet, unrunnable, untouched
@@ -115,7 +115,7 @@ def _plain(name: str) -> str:
     return name.replace("_", "").replace("-", "").lower()
 
 
-def convert(model: nn.Module, what: Any, unreached: Sequence[Unreached], example: Any, changes: Changes) -> Converted:
+def convert(model: nn.Module, what: Any, unreached: Sequence[Unreached], example: Any, changes: Journal) -> Converted:
     """Turn the calls that are `what` into Call submodules, noted in changes.
 
     With an example every converted forward is checked on it, in evaluation and, where the model can be run so, in
@@ -137,7 +137,7 @@ def convert(model: nn.Module, what: Any, unreached: Sequence[Unreached], example
         changes.undo()  # one by one, to find which to leave
         done.calls.clear()
         for path in paths:
-            own = Changes()
+            own = Journal()
             if calls := _try(modules[path], path, owners[path], arguments, own, done):
                 if _unchanged(model, example, before):
                     changes.made += own.made
@@ -187,10 +187,10 @@ def _refuse(done: Converted, path: str, names: set[str], why: str) -> None:
 
 
 def _try(
-    owner: nn.Module, path: str, names: set[str], arguments: Mapping[str, Any], changes: Changes, done: Converted
+    owner: nn.Module, path: str, names: set[str], arguments: Mapping[str, Any], changes: Journal, done: Converted
 ) -> list[Call]:
     """The calls of one module, converted; [] with the reason noted where they can't be."""
-    own = Changes()
+    own = Journal()
     try:
         calls = _attributes(owner, names, own) or _trace(owner, names, arguments[path], own)
     except _Untraceable as error:
@@ -202,7 +202,7 @@ def _try(
     return calls
 
 
-def _attributes(owner: nn.Module, names: set[str], changes: Changes) -> list[Call]:
+def _attributes(owner: nn.Module, names: set[str], changes: Journal) -> list[Call]:
     """Functions kept as attributes: modules of the same name take their places."""
     calls = []
     for name, value in list(vars(owner).items()):
@@ -216,7 +216,7 @@ def _attributes(owner: nn.Module, names: set[str], changes: Changes) -> list[Cal
     return calls
 
 
-def _trace(owner: nn.Module, names: set[str], seen: Sequence[tuple[Any, Any]], changes: Changes) -> list[Call]:
+def _trace(owner: nn.Module, names: set[str], seen: Sequence[tuple[Any, Any]], changes: Journal) -> list[Call]:
     """The owner gets a class whose forward is its trace, with the calls made submodules."""
     kind = type(owner)
     if isinstance(owner, (torch.jit.ScriptModule, fx.GraphModule)) or getattr(owner, "_compiled_call_impl", None) is not None:

@@ -331,7 +331,7 @@ def _named_matcher(model: nn.Module, what: str) -> Callable[[str, nn.Module], bo
     part = next((p for p in swappable() if what in (p.id, p.name)), None)
     if part is None:
         raise unknown("module path or part", what, [*paths, *(p.id for p in swappable())])
-    cls = part.module_type()
+    cls: Any = part.module_type()
     return lambda path, module: isinstance(module, cls)
 
 

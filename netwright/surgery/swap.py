@@ -12,7 +12,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from netwright.core.errors import BadInput, Misfit, NetwrightError
 from netwright.surgery import gates
-from netwright.surgery.changes import Back, Changes, Report, Site, along, surroundings
+from netwright.surgery.changes import Back, Journal, Report, Site, along, surroundings
 from netwright.surgery.fitting import Fits
 from netwright.surgery.functional import Converted, convert
 from netwright.surgery.matching import MATCHES, activation_after, match_places
@@ -91,7 +91,7 @@ def swap(
     if match not in (None, *MATCHES):
         raise BadInput(f"match={match!r}; allowed: None, {', '.join(map(repr, MATCHES))}")
     target = target_of(to, options)
-    changes = Changes()
+    changes = Journal()
     try:
         converted = Converted()
         if functional:
@@ -245,7 +245,7 @@ def _build(model: nn.Module, place: Place, target: Target, seed: int) -> nn.Modu
     return new.train(place.old.training)
 
 
-def _put(model: nn.Module, places: Sequence[Place], changes: Changes) -> None:
+def _put(model: nn.Module, places: Sequence[Place], changes: Journal) -> None:
     for place in places:
         for parent, name in place.slots:
             changes.set(parent, name, place.new)
@@ -274,7 +274,7 @@ def _spell(module: nn.Module) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _report(model: nn.Module, places: Sequence[Place], found: Look, changes: Changes) -> Report:
+def _report(model: nn.Module, places: Sequence[Place], found: Look, changes: Journal) -> Report:
     sites, before, after, names = [], [], [], []
     first: dict[int, str] = {}  # the path at which a new module was put first
     for place in places:

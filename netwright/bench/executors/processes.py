@@ -19,17 +19,17 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, final
 
-from netwright.bench.work import Job, Result, failed_record, perform, warm
+from netwright.bench.jobs import Job, JobResult, failed_record, perform, warm
 
 GRACE = 300.0  # seconds a worker may take to start, import torch and read its data, before a run counts
 HEARTBEAT = 1.0  # seconds between two looks of a worker for its coordinator
-Ended = tuple[Job, Result]
+Ended = tuple[Job, JobResult]
 
 
 def execute(
     jobs: Sequence[Job],
     on_start: Callable[[Job], None],
-    on_result: Callable[[Job, Result], None],
+    on_result: Callable[[Job, JobResult], None],
     workers: int = 2,
     limit: float | None = None,
     memory: int | None = None,
@@ -128,8 +128,8 @@ class _Worker:
         job, self.job = self.job, None
         self.kill()
         if len(job.runs) > 1:
-            return job, Result((), {}, job.keys, f"{state}: {why}")
-        return job, Result((failed_record(job.runs[0], state, why),))
+            return job, JobResult((), {}, job.keys, f"{state}: {why}")
+        return job, JobResult((failed_record(job.runs[0], state, why),))
 
     def kill(self) -> None:
         if self.process.is_alive():
@@ -181,7 +181,7 @@ def _serve(pipe: Connection, memory: int | None) -> None:
         try:
             result = perform(job)
         except MemoryError as error:
-            result = Result(tuple(failed_record(run, "oom", error) for run in job.runs))
+            result = JobResult(tuple(failed_record(run, "oom", error) for run in job.runs))
         pipe.send(result)
 
 

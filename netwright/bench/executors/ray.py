@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from netwright.bench.work import Job, Result, failed_record, perform
+from netwright.bench.jobs import Job, JobResult, failed_record, perform
 from netwright.core.errors import BadInput
 
 
-def execute(jobs: Sequence[Job], on_start: Callable[[Job], None], on_result: Callable[[Job, Result], None]) -> None:
+def execute(jobs: Sequence[Job], on_start: Callable[[Job], None], on_result: Callable[[Job, JobResult], None]) -> None:
     """Perform every job as a Ray task of one CPU; a task that Ray loses becomes a `lost` row."""
     try:
         import ray
@@ -29,7 +29,7 @@ def execute(jobs: Sequence[Job], on_start: Callable[[Job], None], on_result: Cal
         try:
             result = ray.get(done[0])
         except ray.exceptions.RayError as error:
-            result = Result(tuple(failed_record(run, "lost", error) for run in job.runs))
+            result = JobResult(tuple(failed_record(run, "lost", error) for run in job.runs))
         on_result(job, result)
         for run in job.runs if result.redo else ():
             single = dataclasses.replace(job, runs=(run,), engine="loop")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from netwright.bench.work import Job, Result, perform
+from netwright.bench.jobs import Job, JobResult, perform
 
 
-def execute(jobs: Sequence[Job], on_start: Callable[[Job], None], on_result: Callable[[Job, Result], None]) -> None:
+def execute(jobs: Sequence[Job], on_start: Callable[[Job], None], on_result: Callable[[Job, JobResult], None]) -> None:
     """Perform every job in order; a stack that asks for it is redone as single runs."""
     import dataclasses
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from netwright.bench.store.lock import FileLock, Held, Owner, network, owner_from
 from netwright.bench.store.salvage import Salvage, rescue, settle
-from netwright.bench.store.tables import (
+from netwright.bench.store.schema import (
     TABLES,
     Damaged,
     build,

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from netwright.bench.store import tables
-from netwright.bench.store.tables import (
+from netwright.bench.store import schema
+from netwright.bench.store.schema import (
     PAGE,
     TABLES,
     Row,
@@ -91,7 +91,7 @@ def settle(path: Path) -> None:
             if old.exists():
                 os.replace(old, broken.with_name(broken.name + suffix))
         os.replace(fresh, path)
-        tables.sync(path.parent)
+        schema.sync(path.parent)
 
 
 def _fresh(path: Path) -> Path:

@@ -24,7 +24,7 @@ from netwright.bench.records import FINAL, STATES, Cost, Run, RunRecord, Score, 
 from netwright.bench.store.database import Database, Wait, examine, salvage
 from netwright.bench.store.lock import Held, Owner
 from netwright.bench.store.salvage import Salvage
-from netwright.bench.store.tables import SCHEMA, Damaged
+from netwright.bench.store.schema import SCHEMA, Damaged
 from netwright.core.canonical import canonical_json, digest, parse
 from netwright.core.errors import BadInput, printable, slug
 

@@ -1,4 +1,4 @@
-"""What a worker does: train the runs of a job, alone or in a stack, and make records of what came of them.
+"""Jobs, and what a worker does with them: train the runs of a job, alone or in a stack, and make records of what came of them.
 
 Everything here is importable by name and takes plain data, so that any executor can call it in any process.
 """
@@ -39,7 +39,7 @@ class Job:
 
 @final
 @dataclass(frozen=True)
-class Result:
+class JobResult:
     """What a job gave: one record a run, and the best-step weights (safetensors) of those that can be scored."""
 
     records: tuple[RunRecord, ...]
@@ -64,7 +64,7 @@ def warm(job: Job) -> None:
             job.entrant.data(run.seed)
 
 
-def perform(job: Job) -> Result:
+def perform(job: Job) -> JobResult:
     """Train the job's runs. Whatever a part raises becomes a row; a stack that raises asks to be redone one by one."""
     with job.entrant.computing():
         if job.engine == "loop":
@@ -72,7 +72,7 @@ def perform(job: Job) -> Result:
         try:
             return _together(job)
         except Exception as error:
-            return Result((), {}, job.keys, f"{type(error).__name__}: {printable(str(error))[:300]}")
+            return JobResult((), {}, job.keys, f"{type(error).__name__}: {printable(str(error))[:300]}")
 
 
 def _alone(entrant: Entrant, run: Run) -> tuple[RunRecord, bytes | None]:
@@ -84,7 +84,7 @@ def _alone(entrant: Entrant, run: Run) -> tuple[RunRecord, bytes | None]:
     return _record(run, outcome, "loop", time.perf_counter() - start)
 
 
-def _together(job: Job) -> Result:
+def _together(job: Job) -> JobResult:
     start = time.perf_counter()
     runs = [(run.seed, run.point) for run in job.runs]
     outcomes = job.entrant.train_together(runs, compiled=job.engine == "stack-compiled")
@@ -92,8 +92,10 @@ def _together(job: Job) -> Result:
     return _result([_record(run, out, "stack", share) for run, out in zip(job.runs, outcomes, strict=True)])
 
 
-def _result(rows: Sequence[tuple[RunRecord, bytes | None]]) -> Result:
-    return Result(tuple(record for record, _ in rows), {record.key: weights for record, weights in rows if weights is not None})
+def _result(rows: Sequence[tuple[RunRecord, bytes | None]]) -> JobResult:
+    return JobResult(
+        tuple(record for record, _ in rows), {record.key: weights for record, weights in rows if weights is not None}
+    )
 
 
 def _record(run: Run, out: Outcome, engine: str, seconds: float) -> tuple[RunRecord, bytes | None]:
