@@ -27,9 +27,8 @@ import house
 COMPARE = "compare relu golu --task digits --seeds 4 --tune 3 --steps 60 --executor serial --out"
 #: Functions whose calls are counted. One that is no longer there is reported as gone.
 WATCHED = (
-    "netwright.engine.build.filled",
+    "netwright.engine.build.chosen",
     "netwright.engine.build.build",
-    "netwright.bench.request.ArmSpec.filled",
     "netwright.rules._kind.RulePart.build",
     "netwright.core.catalogue.parse",
 )

@@ -13,7 +13,6 @@ fail, so that no exception outlives its cause.
 from __future__ import annotations
 
 import hashlib
-import importlib
 
 from netwright.core import catalogue
 from netwright.core.contract import Check, Result, Skip, Wrong
@@ -23,9 +22,11 @@ from netwright.core.part import Part
 
 def checks(kind: str) -> list[Check]:
     """All checks of a kind, by name. A kind's own check takes the place of a common one of the same name."""
-    found: dict[str, Check] = {}
-    for module in catalogue.contracts(kind):
-        found |= {check.name: check for check in importlib.import_module(module).CHECKS}
+    from netwright.contract.every import CHECKS
+
+    if kind not in catalogue.kinds():
+        raise unknown("kind", kind, catalogue.kinds())
+    found = {check.name: check for check in (*CHECKS, *catalogue.kinds()[kind].checks())}
     return sorted(found.values(), key=lambda check: check.name)
 
 
