@@ -24,7 +24,7 @@ from netwright.bench import stats
 from netwright.cli import app
 from netwright.contract.child import check
 from netwright.core import catalogue
-from netwright.core.fingerprint import fingerprint
+from netwright.core.fingerprint import fingerprint, judged
 from netwright.core.part import Claim, Paper, Part, Protocol
 from netwright.show import pages
 
@@ -333,7 +333,7 @@ def test_a_page_tells_fresh_results_from_stale_ones(tmp_path: Path) -> None:
         record["fingerprints"] = {part.id: mark}
         (tmp_path / "studies" / "one.json").write_text(json.dumps(record), encoding="utf-8")
         results = {"x": "pass", "y": "skip: no compiler", "z": "fail: 1"}
-        entry = {"fingerprint": mark, "passed": False, "checks": results}
+        entry = {"fingerprint": mark, "judged": judged(claimed), "passed": False, "checks": results}
         (tmp_path / "checks.json").write_text(json.dumps({"parts": {part.id: entry}}), encoding="utf-8")
         text = pages.page(claimed, pages.Evidence.read(tmp_path))
         assert "1 of 2 checks hold" in text and "better: by far." in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import subprocess
@@ -14,6 +15,8 @@ import plugin
 import pytest
 
 from netwright.bench import jobs
+from netwright.bench.entrant import enter
+from netwright.bench.request import ArmSpec, open_task
 from netwright.bench.study import Means
 from netwright.compare import compare
 from netwright.core.errors import BadInput, UnknownName
@@ -99,7 +102,7 @@ def test_a_stack_whose_worker_dies_is_taken_apart():
     worker = _Worker.__new__(_Worker)
     runs = tuple(jobs.Run(str(i), "a", i, 0, {"lr": 0.1}) for i in range(3))
     for given, expected in ((runs, 0), (runs[:1], 1)):
-        worker.job, worker.kill = jobs.Job(None, None, given, (), "stack"), lambda: None  # type: ignore[arg-type,method-assign]
+        worker.job, worker.kill = jobs.Job(None, given, "stack"), lambda: None  # type: ignore[arg-type,method-assign]
         job, result = worker._died("lost", "it ended with code -11")
         assert len(result.records) == expected and job.runs == given and worker.job is None
         assert result.redo == (job.keys if expected == 0 else ())
@@ -117,7 +120,8 @@ def test_threads_are_put_back():
     import torch
 
     before = torch.get_num_threads()
-    with jobs.threads(before + 1):
+    entrant = dataclasses.replace(enter(open_task("moons", {}), ArmSpec("default")), threads=before + 1)
+    with entrant.computing():
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 

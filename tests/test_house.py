@@ -85,8 +85,6 @@ KIND_VERSION = 1
 
 @dataclass(frozen=True)
 class WidgetPart(Part):
-    cls: type[nn.Module] = nn.Module
-
     @property
     def kind(self):
         return "widget"
@@ -95,7 +93,7 @@ class WidgetPart(Part):
         return ("norm",)
 
     def build(self, channels=1, channel_dim=-1, **options):
-        return self.cls(**self.resolve(options))
+        return self.subject(**self.resolve(options))
 
     def factory(self, options):
         return lambda channels, channel_dim: self.build(channels, channel_dim, **options)
@@ -139,8 +137,9 @@ class Stretch(nn.Module):
 
 
 PART = WidgetPart(
-    "stretch", Paper(title="A test of the house", authors="Nobody", year=2026), "Its input times a constant.", r"c\\,x",
-    options=(Option("by", 1.5, "the constant", bounds=(0.0, 10.0)),), module=__name__, cls=Stretch,
+    Stretch, paper=Paper(title="A test of the house", authors="Nobody", year=2026), summary="Its input times a constant.",
+    formula=r"c\\,x",
+    options=(Option("by", 1.5, "the constant", bounds=(0.0, 10.0)),),
 )
 ''',
 }

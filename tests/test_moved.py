@@ -71,9 +71,12 @@ def test_a_former_name_is_the_same_object(old: str, name: str, place: str) -> No
         found = getattr(module, name)
     assert found is getattr(importlib.import_module(f"netwright.{place}"), name)
     warned = [str(w.message) for w in said if w.category is DeprecationWarning]
-    assert old == "activations" or place.startswith("waiting.") or any(f"netwright.{place} now" in text for text in warned), (
-        warned
-    )
+    assert (
+        old in ("activations", "nets")
+        and place.startswith(old)
+        or place.startswith("waiting.")
+        or any(f"netwright.{place} now" in text for text in warned)
+    ), warned
 
 
 def test_a_name_that_never_was_is_an_attribute_error() -> None:

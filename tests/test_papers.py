@@ -87,11 +87,11 @@ def test_rows_and_coverage_follow_the_parts():
     one, two, three = papers.load()[:3]
     status = {"a": "draft", "b": "studied", "c": "checked"}
     parts = [
-        Toy("b", Paper(one.slug)),
-        Toy("a", Paper(one.slug)),
-        Toy("c", Paper(two.slug)),
-        Toy("d", Paper(three.slug), retired="withdrawn"),
-        Toy("e", OWN),
+        Toy(print, name="b", paper=Paper(one.slug)),
+        Toy(print, name="a", paper=Paper(one.slug)),
+        Toy(print, name="c", paper=Paper(two.slug)),
+        Toy(print, name="d", paper=Paper(three.slug), retired="withdrawn"),
+        Toy(print, name="e", paper=OWN),
     ]
     rows = papers.rows(parts, lambda part: status[part.name])
     assert [list(row) for row in rows[:1]] == [["n", "slug", "title", "form", "family", "served_by", "status"]]
@@ -110,7 +110,7 @@ def test_rows_and_coverage_follow_the_parts():
 
 def test_a_part_with_an_unknown_slug_is_an_error():
     with pytest.raises(UnknownName, match="no paper is called 'no-such-paper'"):
-        papers.rows([Toy("x", Paper("no-such-paper"))], lambda part: "draft")
+        papers.rows([Toy(print, name="x", paper=Paper("no-such-paper"))], lambda part: "draft")
 
 
 def test_every_catalogued_paper_is_known():

@@ -28,14 +28,12 @@ KIND_VERSION = 1
 @final
 @dataclass(frozen=True)
 class GainPart(Part):
-    cls: Any = None
-
     @property
     def kind(self) -> str:
         return "gain"
 
     def build(self, **options: Any) -> nn.Module:
-        return self.cls(**options)
+        return self.subject(**options)
 
     def slots(self) -> tuple[str, ...]:
         return ("gain",)
@@ -66,7 +64,7 @@ class Double(nn.Module):
 
 
 PART = GainPart(
-    name="double", paper=Paper(title="A test", authors="Nobody", year=2026), summary="A gain that starts at 2.", cls=Double,
+    Double, name="double", paper=Paper(title="A test", authors="Nobody", year=2026), summary="A gain that starts at 2.",
     options=(Option("start", 2.0),),
 )
 '''
@@ -114,11 +112,11 @@ from netwright.core.errors import Misfit, UnknownName
 
 part = catalogue.get("gain/double")
 assert catalogue.kinds()["gain"].sites().SLOTS == ("gain",)
-for to in ("double", "double:start=2", part, part.cls):
+for to in ("double", "double:start=2", part, part.subject):
     model = nn.Sequential(nn.Linear(3, 5), nn.Identity(), nn.Linear(5, 2))
     swap(model, nn.Identity, to)
     assert torch.equal(model[1](torch.ones(5)), 2 * torch.ones(5)), to
-for what in ("gain/double", part, part.cls):
+for what in ("gain/double", part, part.subject):
     swap(model, what, "double:start=3")
     assert model[1].start == 3, what
 task, unknown = catalogue.parts("task")[0].id, "no-such-part"

@@ -40,7 +40,7 @@ def unknown(what: str, name: str, known: Iterable[str], owner: str = "") -> Unkn
     if close := near(name, known):
         text += f"; did you mean {' or '.join(close)}?"
     elif not known:
-        text += f"; it takes no {what}s"
+        text += f"; it takes no {what}{'es' if what.endswith('s') else 's'}"
     elif len(known) <= 12:
         text += f"; there are: {', '.join(known)}"
     return UnknownName(text)

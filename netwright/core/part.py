@@ -274,7 +274,7 @@ class Part(ABC):
 
     def module_type(self) -> type[Any] | None:
         """The class that is importable under the part's wing, always the same one; None where the part has none."""
-        return None
+        return self.subject if isinstance(self.subject, type) else None
 
     @property
     def class_name(self) -> str:

@@ -79,9 +79,8 @@ def _blocks_of(
             )
         groups: list[list[nn.Module]] = [[]]
         for child in model:
-            if any(True for _ in child.parameters()) and any(any(True for _ in m.parameters()) for m in groups[-1]):
-                opens = not isinstance(child, (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm))
-                groups += [[]] if opens else []
+            if any(p.dim() > 1 for p in child.parameters()) and any(any(True for _ in m.parameters()) for m in groups[-1]):
+                groups.append([])  # a norm or a learnt slope, which holds vectors alone, belongs to what stands before it
             groups[-1].append(child)
         if len(groups) < 2:
             raise BadInput(f"the nn.Sequential has {len(groups[0])} modules in one block; a rule needs a block and a readout")
@@ -126,6 +125,11 @@ def split(block: nn.Module) -> tuple[Callable[[Tensor], Tensor], Callable[[Tenso
 
         return through, act
     return block, lambda x: x
+
+
+def keeps_statistics(module: nn.Module) -> bool:
+    """Whether a module keeps running statistics of its batches, as a batch norm does."""
+    return isinstance(getattr(module, "running_mean", None), Tensor)
 
 
 def pooled(h: Tensor, shape: tuple[int, ...]) -> Tensor:

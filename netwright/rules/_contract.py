@@ -12,6 +12,7 @@ from torch import nn
 
 from netwright.core.contract import Check, Skip, expect
 from netwright.core.errors import Misfit
+from netwright.engine.blocks import keeps_statistics
 from netwright.engine.loop import Loop
 from netwright.rules._contract_cases import cases, far, in_steps, reach, state
 from netwright.rules._contract_learning import SETTING, above_control, autocast, descent, flat_memory, resume, stackable
@@ -159,11 +160,11 @@ def statistics_once(part: RulePart) -> None:
     """Running statistics change exactly once a step."""
     seen = 0
     for case, rule, x, y, draws in in_steps(part):
-        norms = [(n, m) for n, m in rule.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        norms = [(n, m) for n, m in rule.named_modules() if keeps_statistics(m)]
         Loop(rule, SETTING).step(x, y, draws)
         for name, norm in norms:
             seen += 1
-            got = int(norm.num_batches_tracked)  # type: ignore[arg-type]
+            got = int(norm.num_batches_tracked)
             expect(got == 1, f"one step updates the running statistics of {name} {got} times", given=case)
     if not seen:
         raise Skip("fits no host with running statistics")

@@ -90,9 +90,6 @@ class RulePart(Part):
         """The class that is declared."""
         return self.subject
 
-    def module_type(self) -> type[Rule]:
-        return self.cls
-
     @property
     def kind(self) -> str:
         return "rule"

@@ -177,9 +177,6 @@ class SizedPart(Part):
         """The class that is declared."""
         return self.subject
 
-    def module_type(self) -> type[Any]:
-        return self.cls
-
     @property
     @abstractmethod
     def size_names(self) -> Mapping[str, Any]:

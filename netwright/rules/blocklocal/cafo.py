@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from netwright.core.errors import Misfit
 from netwright.core.part import Claim, Option, Paper, Protocol
-from netwright.engine.blocks import Blocks
+from netwright.engine.blocks import Blocks, keeps_statistics
 from netwright.engine.rule import Rule
 from netwright.engine.task import Problem
 from netwright.rules._kind import Tags, rule
@@ -86,7 +86,7 @@ class Cafo(Rule):
             return super().fit(batches)
         sums: list[tuple[Tensor, Tensor]] = []
         with evaluating(self):
-            if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.net.blocks.modules()):
+            if any(map(keeps_statistics, self.net.blocks.modules())):
                 batches = list(batches)
                 self.train()
                 for x, _ in batches:

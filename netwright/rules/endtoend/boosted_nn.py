@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from netwright.core import catalogue
 from netwright.core.errors import Misfit
 from netwright.core.part import Claim, Option, Paper, Protocol
 from netwright.engine.blocks import Blocks
@@ -25,11 +26,12 @@ KEPT = 0.9  # of the running sums for the step size, each training step
 
 def dense(net: Blocks, groups: int) -> list[str]:
     """The name of the linear layer in each block; raises Misfit where units can't be told apart."""
+    batch_norm: Any = catalogue.get("layer/batch-norm").module_type()
     names = []
     for k, (block, shape) in enumerate(zip(net.blocks, net.shapes, strict=True)):
         held = [(name, m) for name, m in block.named_modules() if any(True for _ in m.parameters(recurse=False))]
         linears = [(name, m) for name, m in held if isinstance(m, nn.Linear)]
-        others = [m for _, m in held if not isinstance(m, (nn.Linear, nn.BatchNorm1d))]
+        others = [m for _, m in held if not isinstance(m, (nn.Linear, nn.BatchNorm1d, batch_norm))]
         if len(linears) != 1 or others or tuple(shape) != (linears[0][1].out_features,) or shape[0] < groups:
             raise Misfit(
                 f"boosted-nn divides the units of each block into {groups} groups; it needs dense blocks of one linear layer,"
@@ -243,6 +245,7 @@ PART = rule(
     reference=reference,
     formula=r"F_t = F_{t-1} + \rho_t f_t,\quad f_t \approx \mathrm{onehot}(y) - \mathrm{softmax}(F_{t-1})",
     paper=Paper("boosted-nn"),
+    uses=("layer/batch-norm",),
     tags=Tags(
         family="backprop",
         stackable=False,
