@@ -203,8 +203,9 @@ def compare(
 ) -> None:
     """Is it better than what you have, on this task, at equal cost, or can't we tell? The same command continues."""
     with _errors():
+        from netwright.bench.carry import Means
         from netwright.bench.result import planned
-        from netwright.bench.study import Means, Study
+        from netwright.bench.study import Study
         from netwright.compare import finish
         from netwright.core.errors import BadInput
 

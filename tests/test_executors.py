@@ -15,9 +15,9 @@ import plugin
 import pytest
 
 from netwright.bench import jobs
+from netwright.bench.carry import Means
 from netwright.bench.entrant import enter
 from netwright.bench.request import ArmSpec, open_task
-from netwright.bench.study import Means
 from netwright.compare import compare
 from netwright.core.errors import BadInput, UnknownName
 
@@ -77,7 +77,7 @@ def test_processes_leave_the_records_that_serial_does_without_a_main_guard(tmp_p
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent(f"""
-        from netwright.bench.study import Means
+        from netwright.bench.carry import Means
         from netwright.compare import compare
         print("once")
         for engine in ("loop", "stack"):
@@ -102,7 +102,7 @@ def test_a_stack_whose_worker_dies_is_taken_apart():
     worker = _Worker.__new__(_Worker)
     runs = tuple(jobs.Run(str(i), "a", i, 0, {"lr": 0.1}) for i in range(3))
     for given, expected in ((runs, 0), (runs[:1], 1)):
-        worker.job, worker.kill = jobs.Job(None, given, "stack"), lambda: None  # type: ignore[arg-type,method-assign]
+        worker.job, worker.kill = jobs.Training(given, None, "stack"), lambda: None  # type: ignore[arg-type,method-assign]
         job, result = worker._died("lost", "it ended with code -11")
         assert len(result.records) == expected and job.runs == given and worker.job is None
         assert result.redo == (job.keys if expected == 0 else ())

@@ -152,7 +152,7 @@ from pathlib import Path
 from markupsafe import escape
 
 import netwright
-from netwright.bench.study import Means
+from netwright.bench.carry import Means
 from netwright.contract import run
 from netwright.core import catalogue
 from netwright.show import gallery, pages, stubs

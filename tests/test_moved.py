@@ -44,7 +44,7 @@ NAMES = {
     },
     "part": {"BadInput": "core.errors", "Claim": "core.part", "Option": "core.part", "Paper": "core.part"},
     "study.records": {"StudyResult": "bench.records"},
-    "study.run": {"Means": "bench.study", "Study": "bench.study", "compare": "compare"},
+    "study.run": {"Means": "bench.carry", "Study": "bench.study", "compare": "compare"},
     "study.spec": {"ENGINE_VERSION": "core.fingerprint", "open_task": "bench.request"},
     "testing": {"Check": "core.contract", "expect": "core.contract", "run": "contract"},
     "train": {"OPTIMIZERS": "waiting.optimizers", "train": "engine.loop"},

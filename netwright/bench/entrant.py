@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, final
@@ -234,15 +234,20 @@ class Entrant:
         value = float(self.task.problem.metric(predict(rule, x, setting), data.y[data.test]))
         return value if math.isfinite(value) else self.task.problem.worst
 
-    @contextmanager
-    def computing(self) -> Iterator[None]:
+    def computing(self) -> AbstractContextManager[None]:
         """As many compute threads inside as it asks for, as many as before outside."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+        return computing(self.threads)
+
+
+@contextmanager
+def computing(threads: int) -> Iterator[None]:
+    """So many compute threads inside, as many as before outside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def enter(task: Task, arm: ArmSpec, request: Request | None = None) -> Entrant:

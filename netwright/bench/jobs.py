@@ -1,46 +1,60 @@
-"""Jobs, and what a worker does with them: train the runs of a job, alone or in a stack, and make records of what came of them.
+"""Jobs: what an executor takes, and the records that come of it. A training is one sort, a call of any function another.
 
-Everything here is importable by name and takes plain data, so that any executor can call it in any process.
+Everything here is importable by name and travels as plain data, so that any executor can do it in any process.
 """
 
 from __future__ import annotations
 
+import importlib
+import math
 import os
 import platform
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import final
+from dataclasses import dataclass, field, replace
+from typing import Any, final
 
 import torch
 from safetensors.torch import save
 
-from netwright.bench.entrant import Entrant
+from netwright.bench.entrant import Entrant, computing
 from netwright.bench.records import Run, RunRecord
-from netwright.core.errors import printable
+from netwright.core.errors import BadInput, printable
 from netwright.engine.loop import Outcome, make_optimizer
 
 
-@final
 @dataclass(frozen=True)
-class Job:
-    """What an executor takes: the runs of one entrant that are trained together (one for the loop engine)."""
+class Job(ABC):
+    """What an executor takes: runs that are done together. Abstract; travels by pickle to any process."""
 
-    entrant: Entrant
     runs: tuple[Run, ...]
-    engine: str  # "loop", "stack" or "stack-compiled"
 
     @property
     def keys(self) -> tuple[str, ...]:
         return tuple(run.key for run in self.runs)
 
+    @abstractmethod
+    def perform(self) -> JobResult:
+        """Do the runs. Whatever their code raises becomes a row; several that fail together ask to be redone one by one."""
+
+    def warm(self) -> None:  # noqa: B027
+        """Get ready, so that no run pays for it; what goes wrong here shows in the runs. Default: nothing."""
+
+    def single(self, run: Run) -> Job:
+        """One of its runs by itself."""
+        return replace(self, runs=(run,))
+
 
 @final
 @dataclass(frozen=True)
 class JobResult:
-    """What a job gave: one record a run, and the best-step weights (safetensors) of those that can be scored."""
+    """What a job gave: one record a run, and the tensors (safetensors) of those that left any.
+
+    Of a training these are its best-step weights, where it can be scored; of a call the arrays it returned.
+    """
 
     records: tuple[RunRecord, ...]
     weights: Mapping[str, bytes] = field(default_factory=dict)
@@ -48,31 +62,110 @@ class JobResult:
     why: str = ""  # what the stack raised
 
 
-def warm(job: Job) -> None:
-    """Reads the job's data, and imports what torch loads at its first optimizer, so that no run pays for them.
+@final
+@dataclass(frozen=True)
+class Training(Job):
+    """Trainings of one entrant, together as a stack, or one."""
 
-    What goes wrong here shows in the runs.
+    entrant: Entrant
+    engine: str  # "loop", "stack" or "stack-compiled"
+
+    def single(self, run: Run) -> Training:
+        return replace(self, runs=(run,), engine="loop")
+
+    def warm(self) -> None:  # noqa: B027
+        """Reads the job's data, and imports what torch loads at its first optimizer."""
+        with suppress(Exception):
+            import netwright.engine.stack  # noqa: F401
+
+            weight, first = torch.zeros(1, requires_grad=True), self.runs[0]
+            optimizer = make_optimizer([{"params": [weight]}], self.entrant.setting(first.seed, first.point), 0.0)
+            weight.sum().backward()
+            optimizer.step()
+            for run in self.runs:
+                self.entrant.data(run.seed)
+
+    def perform(self) -> JobResult:
+        with self.entrant.computing():
+            if self.engine == "loop":
+                return _result([_alone(self.entrant, run) for run in self.runs])
+            try:
+                return self._together()
+            except Exception as error:
+                return JobResult((), {}, self.keys, f"{type(error).__name__}: {printable(str(error))[:300]}")
+
+    def _together(self) -> JobResult:
+        start = time.perf_counter()
+        runs = [(run.seed, run.point) for run in self.runs]
+        outcomes = self.entrant.train_together(runs, compiled=self.engine == "stack-compiled")
+        share = (time.perf_counter() - start) / len(self.runs)
+        return _result([_record(run, out, "stack", share) for run, out in zip(self.runs, outcomes, strict=True)])
+
+
+@final
+@dataclass(frozen=True)
+class Call(Job):
+    """Calls of an importable function, function(seed=..., **point) -> {name: number or tensor}, one a run.
+
+    function: "module:name". A number may be None: what it would measure did not occur.
     """
-    with suppress(Exception):
-        import netwright.engine.stack  # noqa: F401
 
-        weight, first = torch.zeros(1, requires_grad=True), job.runs[0]
-        optimizer = make_optimizer([{"params": [weight]}], job.entrant.setting(first.seed, first.point), 0.0)
-        weight.sum().backward()
-        optimizer.step()
-        for run in job.runs:
-            job.entrant.data(run.seed)
+    function: str
+    threads: int = 1
+
+    def perform(self) -> JobResult:
+        with computing(self.threads):
+            return _result([self._one(run) for run in self.runs])
+
+    def _one(self, run: Run) -> tuple[RunRecord, bytes | None]:
+        start = time.perf_counter()
+        try:
+            given = called(self.function)(seed=run.seed, **run.point)
+            numbers, arrays = sorted_out(given)
+        except Exception as error:
+            return failed_record(run, "oom" if out_of_memory(error) else "failed", error, start), None
+        record = RunRecord(
+            key=run.key,
+            arm=run.arm,
+            seed=run.seed,
+            trial=run.trial,
+            point=run.point,
+            state="done",
+            values=numbers,
+            engine="call",
+            stage=run.stage,
+            seconds=time.perf_counter() - start,
+            host=platform.node(),
+            pid=os.getpid(),
+        )
+        return record, save(arrays) if arrays else None
+
+
+def called(name: str) -> Callable[..., Any]:
+    """The function that "module:name" is. Raises BadInput where there is none."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise BadInput(f"no function {name!r}: {error}; expected module:name") from error
+
+
+def sorted_out(given: Any) -> tuple[dict[str, float | None], dict[str, torch.Tensor]]:
+    """(numbers, arrays) of what a call returned. Raises BadInput where it gave no number, or one that isn't finite."""
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise BadInput(f"it returned {type(given).__name__}; expected a mapping of names to numbers and tensors")
+    arrays = {n: v.detach().cpu().contiguous() for n, v in given.items() if isinstance(v, torch.Tensor) and v.dim()}
+    numbers = {n: None if v is None else float(v) for n, v in given.items() if n not in arrays}
+    if not numbers:
+        raise BadInput("it returned no number")
+    if wrong := [f"{n}={v}" for n, v in numbers.items() if v is not None and not math.isfinite(v)]:
+        raise BadInput(f"it returned {', '.join(wrong)}; expected finite numbers, or None for what did not occur")
+    return numbers, arrays
 
 
 def perform(job: Job) -> JobResult:
-    """Train the job's runs. Whatever a part raises becomes a row; a stack that raises asks to be redone one by one."""
-    with job.entrant.computing():
-        if job.engine == "loop":
-            return _result([_alone(job.entrant, run) for run in job.runs])
-        try:
-            return _together(job)
-        except Exception as error:
-            return JobResult((), {}, job.keys, f"{type(error).__name__}: {printable(str(error))[:300]}")
+    """Do a job. A function, so that executors can name it."""
+    return job.perform()
 
 
 def _alone(entrant: Entrant, run: Run) -> tuple[RunRecord, bytes | None]:
@@ -82,14 +175,6 @@ def _alone(entrant: Entrant, run: Run) -> tuple[RunRecord, bytes | None]:
     except Exception as error:
         return failed_record(run, "oom" if out_of_memory(error) else "failed", error, start), None
     return _record(run, outcome, "loop", time.perf_counter() - start)
-
-
-def _together(job: Job) -> JobResult:
-    start = time.perf_counter()
-    runs = [(run.seed, run.point) for run in job.runs]
-    outcomes = job.entrant.train_together(runs, compiled=job.engine == "stack-compiled")
-    share = (time.perf_counter() - start) / len(job.runs)
-    return _result([_record(run, out, "stack", share) for run, out in zip(job.runs, outcomes, strict=True)])
 
 
 def _result(rows: Sequence[tuple[RunRecord, bytes | None]]) -> JobResult:

@@ -10,7 +10,7 @@ from typing import Any, final
 import torch
 
 from netwright.bench.entrant import DIMENSIONS, SHARED, Entrant
-from netwright.bench.jobs import Job
+from netwright.bench.jobs import Training
 from netwright.bench.match import match_widths
 from netwright.bench.records import Run, RunRecord
 from netwright.bench.request import Request
@@ -180,7 +180,7 @@ def runs_of(request: Request, entrants: Sequence[Entrant], plan: Plan) -> list[R
     return out
 
 
-def jobs_of(entrants: Sequence[Entrant], plan: Plan, runs: Sequence[Run], todo: Collection[str]) -> list[Job]:
+def jobs_of(entrants: Sequence[Entrant], plan: Plan, runs: Sequence[Run], todo: Collection[str]) -> list[Training]:
     """The runs whose keys are still to do as jobs: single ones for the loop engine, stacks for the stack engine.
 
     Stacks are cut from all runs, so that a study that was interrupted continues with the stacks it would have had.
@@ -193,7 +193,7 @@ def jobs_of(entrants: Sequence[Entrant], plan: Plan, runs: Sequence[Run], todo: 
             mine = [run for run in runs if run.arm == entrant.name and run.stage == stage]
             for i in range(0, len(mine), size):
                 if left := tuple(run for run in mine[i : i + size] if run.key in todo):
-                    jobs.append(Job(entrant, left, engine))
+                    jobs.append(Training(left, entrant, engine))
     return jobs
 
 

@@ -45,12 +45,13 @@ class RunRecord:
     bad_step: int | None = None  # first step with a non-finite loss, counted from 1
     bad_module: str = ""
     error: str = ""  # last line of the failure, for a person
-    engine: str = "loop"  # "loop" or "stack"
+    engine: str = "loop"  # "loop" or "stack"; "call" of what is no training
     stage: str = "tune"
     seconds: float | None = None
     memory: int | None = None  # peak bytes, where known
     host: str = ""
     pid: int | None = None
+    values: Mapping[str, float | None] = field(default_factory=dict)  # named numbers; None: what it measures did not occur
 
     def machine_free(self) -> dict[str, Any]:
         """All fields but time, memory, host and pid: what must be equal after a kill and a continue."""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 from netwright.bench import plan as planning
 from netwright.bench import stats
+from netwright.bench.carry import Means, carry_out
 from netwright.bench.entrant import GIVEN, Entrant, enter_all
 from netwright.bench.environment import environment
-from netwright.bench.jobs import Job, JobResult, perform
+from netwright.bench.jobs import Job, Training, perform
 from netwright.bench.outlook import estimate, outlook
 from netwright.bench.progress import Progress
 from netwright.bench.records import CRASHES, Run, RunRecord, Score, StudyResult
@@ -28,31 +27,7 @@ from netwright.core.errors import BadInput
 from netwright.engine.task import Task
 
 ROOT = "netwright-studies"
-EXECUTORS = ("auto", "serial", "processes", "ray")
-LONG = 45.0  # seconds of estimated work from which `auto` uses worker processes
 Tell = Callable[[str], None]
-
-
-@final
-@dataclass(frozen=True)
-class Means:
-    """How a request is carried out; none of it changes a result."""
-
-    executor: str = "auto"
-    workers: int = 0  # 0: as many as the machine has cores
-    limit: float | None = None  # seconds a run
-    memory: int | None = None  # bytes a worker
-    wait: float | None = None  # seconds to wait for another owner of the study
-
-    def __post_init__(self) -> None:
-        from netwright.core.errors import unknown
-
-        if self.executor not in EXECUTORS:
-            raise unknown("executor", self.executor, EXECUTORS)
-        if self.limit is not None and not self.limit > 0:
-            raise BadInput(f"limit={self.limit!r}; expected seconds above 0")
-        if (self.limit or self.memory) and self.executor in ("serial", "ray"):
-            raise BadInput(f"a limit is enforced by worker processes; use --executor processes, not {self.executor}")
 
 
 @final
@@ -189,71 +164,31 @@ class Study:
 
     def _train(self, store: Store, plan: planning.Plan, bar: Progress) -> None:
         wanted = planning.runs_of(self.request, self.entrants, plan)
-        keys = {run.key for run in wanted}
         others = {run.key for run in store.runs() if run.seed not in self.request.seeds}
-        store.add_runs(wanted)
-        store.supersede(keys | others)
-        todo = self._queued(store, wanted)
-        workers = self._workers(len(todo), plan)
-        bar.start("training", len(todo))
 
-        def on_start(job: Job) -> None:
-            store.lease(job.keys)
-            store.start(job.keys)
+        def jobs_of(todo: set[str]) -> Sequence[Job]:
+            return planning.jobs_of(self.entrants, plan, wanted, todo)
 
-        def on_result(job: Job, result: JobResult) -> None:
-            # a lost worker's runs are queued again, a bounded number of times, before that drops their seed
-            lost = [record.key for record in result.records if record.state == "lost"]
-            store.finish([record for record in result.records if record.state != "lost"], result.weights)
-            again = store.requeue(lost, lost=True) if lost else ()
-            store.heartbeat()
-            if result.redo:
-                store.note(f"{job.entrant.name}: a stack of {len(job.runs)} was redone as single runs ({result.why})")
-            bar.advance(len(result.records) - len(again), f"{job.entrant.name} seed {job.runs[-1].seed}")
+        def workers(runs: int) -> int:
+            return self._workers(runs, plan)
 
-        while todo:
-            jobs = planning.jobs_of(self.entrants, plan, wanted, todo)
-            self._execute(jobs, on_start, on_result, workers)
-            todo = self._queued(store, wanted)
-
-    @staticmethod
-    def _queued(store: Store, runs: Sequence[Run]) -> set[str]:
-        states = store.states()
-        return {run.key for run in runs if states[run.key] == "queued"}
+        carry_out(store, wanted, others, jobs_of, self.means, workers, bar, "training")
 
     def _workers(self, runs: int, plan: planning.Plan) -> int:
-        """How many worker processes; 0 = none, in this process."""
-        means = self.means
-        cores = means.workers or os.cpu_count() or 1
-        local = self.entrants[0].opened is None
-        if means.executor == "processes" or means.limit or means.memory:
-            if local:
-                raise BadInput(
-                    f"{self.task.name} exists only in this process, so worker processes can't import it; "
-                    "put it in a file and name it with --task path/to/file.py:NAME, or drop the limit"
-                )
-            return cores
-        if means.executor != "auto" or local or runs < 2 or self.request.device != "cpu":
-            return 0
-        if not means.workers and estimate(self.entrants, plan.engines, len(self.request.seeds) * self.request.trials) < LONG:
-            return 0
-        return cores if cores > 1 else 0
+        """How many worker processes so many trainings get."""
+        why_not = ""
+        if self.entrants[0].opened is None:
+            why_not = (
+                f"{self.task.name} exists only in this process, so worker processes can't import it; "
+                "put it in a file and name it with --task path/to/file.py:NAME, or drop the limit"
+            )
+        elif self.request.device != "cpu" and not (self.means.limit or self.means.memory or self.means.executor == "processes"):
+            return 0  # one process has the device
 
-    def _execute(self, jobs: Sequence[Job], on_start: Any, on_result: Any, workers: int) -> None:
-        if not jobs:
-            return
-        if self.means.executor == "ray":
-            from netwright.bench.executors.ray import execute as on_ray
+        def seconds() -> float:
+            return estimate(self.entrants, plan.engines, len(self.request.seeds) * self.request.trials)
 
-            on_ray(jobs, on_start, on_result)
-        elif workers:
-            from netwright.bench.executors.processes import execute as in_processes
-
-            in_processes(jobs, on_start, on_result, workers, self.means.limit, self.means.memory)
-        else:
-            from netwright.bench.executors.serial import execute
-
-            execute(jobs, on_start, on_result)
+        return self.means.processes(runs, seconds, why_not)
 
     def _score(self, store: Store, plan: planning.Plan, bar: Progress) -> None:
         """One test evaluation a replicate, of the run that validation selected; then its weights are dropped."""
@@ -285,7 +220,7 @@ class Study:
                 return
             store.requeue([run.key for run in again], redo=True)
             for run in again:
-                job = Job(placed[run.arm], (run,), plan.engines[run.arm])
+                job = Training((run,), placed[run.arm], plan.engines[run.arm])
                 store.lease(job.keys)
                 result = perform(job)
                 store.finish(result.records, result.weights)

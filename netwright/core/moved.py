@@ -88,7 +88,7 @@ MOVED: dict[str, str] = {
     "study.probe": "bench.probe engine.meter",
     "study.progress": "bench.progress",
     "study.records": "bench.records",
-    "study.run": "bench.study compare",
+    "study.run": "bench.study bench.carry compare",
     "study.salvage": "bench.store.salvage",
     "study.spec": "core.fingerprint bench.request bench.entrant bench.environment",
     "study.store": "bench.store.store",

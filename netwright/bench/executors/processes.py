@@ -5,7 +5,6 @@ A worker reads jobs from a pipe until it is told to stop; one that dies or overs
 
 from __future__ import annotations
 
-import dataclasses
 import multiprocessing
 import os
 import signal
@@ -19,7 +18,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, final
 
-from netwright.bench.jobs import Job, JobResult, failed_record, perform, warm
+from netwright.bench.jobs import Job, JobResult, failed_record, perform
 
 GRACE = 300.0  # seconds a worker may take to start, import torch and read its data, before a run counts
 HEARTBEAT = 1.0  # seconds between two looks of a worker for its coordinator
@@ -57,7 +56,7 @@ def execute(
                 job, result = ended
                 on_result(job, result)
                 if result.redo:
-                    todo.extendleft(dataclasses.replace(job, runs=(run,), engine="loop") for run in reversed(job.runs))
+                    todo.extendleft(job.single(run) for run in reversed(job.runs))
     finally:
         for worker in pool:
             worker.stop()
@@ -176,7 +175,7 @@ def _serve(pipe: Connection, memory: int | None) -> None:
             return
         if job is None:
             return
-        warm(job)
+        job.warm()
         pipe.send("started")
         try:
             result = perform(job)

@@ -14,8 +14,6 @@ def execute(jobs: Sequence[Job], on_start: Callable[[Job], None], on_result: Cal
         import ray
     except ImportError:
         raise BadInput("executor ray needs the package ray; install netwright[ray], or use --executor processes") from None
-    import dataclasses
-
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False)
     remote = ray.remote(num_cpus=1, max_retries=0)(perform)
@@ -32,5 +30,5 @@ def execute(jobs: Sequence[Job], on_start: Callable[[Job], None], on_result: Cal
             result = JobResult(tuple(failed_record(run, "lost", error) for run in job.runs))
         on_result(job, result)
         for run in job.runs if result.redo else ():
-            single = dataclasses.replace(job, runs=(run,), engine="loop")
+            single = job.single(run)
             pending[remote.remote(single)] = single

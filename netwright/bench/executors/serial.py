@@ -9,12 +9,10 @@ from netwright.bench.jobs import Job, JobResult, perform
 
 def execute(jobs: Sequence[Job], on_start: Callable[[Job], None], on_result: Callable[[Job, JobResult], None]) -> None:
     """Perform every job in order; a stack that asks for it is redone as single runs."""
-    import dataclasses
-
     for job in jobs:
         on_start(job)
         result = perform(job)
         on_result(job, result)
         if result.redo:
-            singles = [dataclasses.replace(job, runs=(run,), engine="loop") for run in job.runs]
+            singles = [job.single(run) for run in job.runs]
             execute(singles, on_start, on_result)

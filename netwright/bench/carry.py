@@ -1,0 +1,117 @@
+"""Carrying runs out: what is queued goes to an executor as jobs, what was lost is tried again, until nothing is queued.
+
+Trainings of a study and cells of an experiment go this one way.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from netwright.bench.jobs import Job, JobResult
+from netwright.bench.progress import Progress
+from netwright.bench.records import Run
+from netwright.bench.store.store import Store
+from netwright.core.errors import BadInput, unknown
+
+EXECUTORS = ("auto", "serial", "processes", "ray")
+LONG = 45.0  # seconds of estimated work from which `auto` uses worker processes
+
+
+@final
+@dataclass(frozen=True)
+class Means:
+    """How runs are carried out; none of it changes a result."""
+
+    executor: str = "auto"
+    workers: int = 0  # 0: as many as the machine has cores
+    limit: float | None = None  # seconds a run
+    memory: int | None = None  # bytes a worker
+    wait: float | None = None  # seconds to wait for another owner of the study
+
+    def __post_init__(self) -> None:
+        if self.executor not in EXECUTORS:
+            raise unknown("executor", self.executor, EXECUTORS)
+        if self.limit is not None and not self.limit > 0:
+            raise BadInput(f"limit={self.limit!r}; expected seconds above 0")
+        if (self.limit or self.memory) and self.executor in ("serial", "ray"):
+            raise BadInput(f"a limit is enforced by worker processes; use --executor processes, not {self.executor}")
+
+    def processes(self, runs: int, seconds: Callable[[], float], why_not: str = "") -> int:
+        """How many worker processes so many runs get; 0 = none, in this process.
+
+        seconds: about how long they take, asked where it decides. why_not: what keeps them from other processes; raises
+        BadInput with it where processes were asked for.
+        """
+        cores = self.workers or os.cpu_count() or 1
+        if self.executor == "processes" or self.limit or self.memory:
+            if why_not:
+                raise BadInput(why_not)
+            return cores
+        if self.executor != "auto" or why_not or runs < 2 or cores == 1:
+            return 0
+        return cores if self.workers or seconds() >= LONG else 0
+
+
+def carry_out(
+    store: Store,
+    wanted: Sequence[Run],
+    also: Collection[str],
+    jobs_of: Callable[[set[str]], Sequence[Job]],
+    means: Means,
+    workers: Callable[[int], int],
+    bar: Progress,
+    stage: str,
+) -> None:
+    """Do every wanted run that has no record; all others are superseded but those whose keys are `also` kept.
+
+    jobs_of(keys) -> jobs of the runs with these keys. workers(runs) -> how many processes so many runs get.
+    """
+    store.add_runs(wanted)
+    store.supersede({run.key for run in wanted} | set(also))
+    todo = _queued(store, wanted)
+    many = workers(len(todo))
+    bar.start(stage, len(todo))
+
+    def on_start(job: Job) -> None:
+        store.lease(job.keys)
+        store.start(job.keys)
+
+    def on_result(job: Job, result: JobResult) -> None:
+        # a lost worker's runs are queued again, a bounded number of times, before that drops their seed
+        lost = [record.key for record in result.records if record.state == "lost"]
+        store.finish([record for record in result.records if record.state != "lost"], result.weights)
+        again = store.requeue(lost, lost=True) if lost else ()
+        store.heartbeat()
+        last = job.runs[-1]
+        if result.redo:
+            store.note(f"{last.arm}: a stack of {len(job.runs)} was redone as single runs ({result.why})")
+        bar.advance(len(result.records) - len(again), f"{last.arm} seed {last.seed}")
+
+    while todo:
+        _execute(jobs_of(todo), on_start, on_result, means, many)
+        todo = _queued(store, wanted)
+
+
+def _queued(store: Store, runs: Sequence[Run]) -> set[str]:
+    states = store.states()
+    return {run.key for run in runs if states[run.key] == "queued"}
+
+
+def _execute(jobs: Sequence[Job], on_start: Any, on_result: Any, means: Means, workers: int) -> None:
+    if not jobs:
+        return
+    if means.executor == "ray":
+        from netwright.bench.executors.ray import execute as on_ray
+
+        on_ray(jobs, on_start, on_result)
+    elif workers:
+        from netwright.bench.executors.processes import execute as in_processes
+
+        in_processes(jobs, on_start, on_result, workers, means.limit, means.memory)
+    else:
+        from netwright.bench.executors.serial import execute
+
+        execute(jobs, on_start, on_result)
