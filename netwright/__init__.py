@@ -29,6 +29,7 @@ _VERBS = {
     "card": ("netwright.show.card", "card"),
     "cite": ("netwright.corpus.papers", "cite"),
     "Study": ("netwright.bench.study", "Study"),
+    "run": ("netwright.compare", "run"),
 }
 
 _paths_of_earlier_releases()
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from netwright.bench.own.task import task as task
     from netwright.bench.study import Study as Study
     from netwright.compare import compare as compare
+    from netwright.compare import run as run
     from netwright.contract.child import check as check
     from netwright.core.catalogue import get as get
     from netwright.core.catalogue import make as make
@@ -56,7 +58,7 @@ if TYPE_CHECKING:
     from netwright.show.card import card as card
     from netwright.surgery.swap import swap as swap
 
-__all__ = ["Study", "__version__", "card", "check", "cite", "compare", "get", "list", "make", "swap", "task"]
+__all__ = ["Study", "__version__", "card", "check", "cite", "compare", "get", "list", "make", "run", "swap", "task"]
 
 
 def __getattr__(name: str) -> Any:

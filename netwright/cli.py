@@ -254,6 +254,47 @@ def compare(
             print(f"\nreport: {path}")
 
 
+@app.command()
+def run(
+    experiment: Annotated[str, typer.Argument(help="An experiment of the catalogue, or path/to/file.py:PART of your own.")],
+    size: Annotated[str, typer.Option(help="tiny, small or full.")] = "small",
+    seeds: Annotated[int, typer.Option(help="Seeds instead of the size's; 0 = the size's.")] = 0,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="An option, or an axis as KEY=[1,2,3]; may be repeated."),
+    ] = None,
+    executor: Annotated[str, typer.Option(help="auto, serial, processes or ray.")] = "auto",
+    workers: Annotated[int, typer.Option(help="Worker processes; 0 = one a core.")] = 0,
+    limit: Annotated[float, typer.Option(help="Seconds one cell may take; 0 = no limit.")] = 0.0,
+    out: Annotated[Path | None, typer.Option(help="The experiment's folder.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """A finding, run again in a form that can fail: reproduced, not reproduced, or can't we tell? The same command continues."""
+    with _errors():
+        from netwright.bench.carry import Means
+        from netwright.bench.experiment import Experiment
+        from netwright.bench.own.experiment import load_part, settings_of
+        from netwright.compare import finish_experiment
+        from netwright.show.experiments import plain, told
+
+        means = Means(executor, workers, limit or None)
+        part = load_part(experiment) if ".py" in experiment else experiment
+        asked = Experiment(part, size=size, seeds=seeds or None, settings=settings_of(set_ or ()), out=out, means=means)
+        for line in asked.outlook():
+            _say(line)
+        if dry_run:
+            return
+        result = finish_experiment(asked, _say)
+        if as_json:
+            _dump(plain(result))
+        else:
+            print("\n".join(told(result)))
+            print(f"\nreport: {asked.folder / 'report.html'}")
+        if not result.rows:
+            raise typer.Exit(1)
+
+
 def main() -> None:
     """Entry point of the console script."""
     app()

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -142,9 +143,13 @@ class Call(Job):
 
 
 def called(name: str) -> Callable[..., Any]:
-    """The function that "module:name" is. Raises BadInput where there is none."""
-    module, _, attribute = name.partition(":")
+    """The function that "module:name" or "path/to/file.py:name" is. Raises BadInput where there is none."""
+    module, _, attribute = name.rpartition(":")
     try:
+        if module.endswith(".py"):
+            from netwright.bench.own.task import run_file
+
+            return getattr(run_file(Path(module)), attribute)
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise BadInput(f"no function {name!r}: {error}; expected module:name") from error

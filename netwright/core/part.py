@@ -236,6 +236,11 @@ class Part(ABC):
         return f"{self.kind}/{self.name}"
 
     @property
+    def asked(self) -> tuple[str, ...]:
+        """Names of what has to be run to be judged: claims with a protocol."""
+        return tuple(claim.name for claim in self.claims if claim.protocol is not None)
+
+    @property
     def why_not_stackable(self) -> str:
         """Why copies of a net with this part can't be trained as one stack, or ''."""
         return ""

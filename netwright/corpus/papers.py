@@ -14,7 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from netwright.core import catalogue
 from netwright.core.errors import unknown
+from netwright.core.kind import BENCH
 from netwright.core.part import Paper, Part
 
 #: How far a paper has come, worst first: the best status among the parts that serve it.
@@ -62,8 +64,8 @@ def rows(parts: Iterable[Part], status: Callable[[Part], str]) -> list[dict[str,
     """
     serving: dict[str, list[Part]] = {}
     for part in parts:
-        if part.paper.slug and not part.retired:
-            serving.setdefault(get(part.paper.slug).slug, []).append(part)
+        if part.paper.slug and not part.retired and _serves(part, get(part.paper.slug)):
+            serving.setdefault(part.paper.slug, []).append(part)
     return [
         {
             "n": row.n,
@@ -76,6 +78,12 @@ def rows(parts: Iterable[Part], status: Callable[[Part], str]) -> list[dict[str,
         }
         for row in load()
     ]
+
+
+def _serves(part: Part, row: PaperRow) -> bool:
+    """A part serves a row of form part; one of form finding or recipe is served by an experiment alone."""
+    kind = catalogue.kinds().get(part.kind)
+    return row.form in ("part", "tool") or kind is not None and kind.place == BENCH
 
 
 def coverage(parts: Iterable[Part], status: Callable[[Part], str]) -> list[dict[str, Any]]:
@@ -154,7 +162,5 @@ def reference_line(paper: Paper) -> str:
 
 def cite(*parts: str | Part) -> str:
     """BibTeX of the papers behind parts, each once: cite("golu", "swish"). Raises UnknownName with near names."""
-    from netwright.core import catalogue
-
     named = [part if isinstance(part, Part) else catalogue.parse(part)[0] for part in parts]
     return "\n".join(dict.fromkeys(bibtex(part.paper) for part in named))

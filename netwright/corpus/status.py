@@ -2,7 +2,8 @@
 
 draft     declared
 checked   evidence/checks.json holds a passing entry for the part's present fingerprint and its present judges
-studied   checked, and evidence/studies/ holds a fresh record of every claim judged by training
+studied   checked, and evidence/studies/ holds a fresh record of every claim judged by training; of an experiment,
+          evidence/experiments/ one of every predicate
 retired   said so by the part itself, with a reason
 
 A study record is {"schema": 1, "part": id, "claim": name, "fingerprints": {part id: fingerprint, ...}, ...}; it is
@@ -66,9 +67,9 @@ def _checked(part: Part, folder: Path) -> bool:
 
 
 def _studied(part: Part, folder: Path) -> bool:
-    asked = {claim.name for claim in part.claims if claim.protocol is not None}
-    answered = {record["claim"] for record in _studies(folder) if record["part"] == part.id and fresh(record)}
-    return bool(asked) and asked <= answered
+    mine = [record for record in _studies(folder) if record["part"] == part.id and fresh(record)]
+    answered = {name for record in mine for name in (record.get("claim"), *(p["name"] for p in record.get("predicates", ())))}
+    return bool(part.asked) and set(part.asked) <= answered
 
 
 @cache
@@ -83,7 +84,7 @@ def _studies(folder: Path) -> tuple[Mapping[str, Any], ...]:
 
 
 def _records(folder: Path) -> Iterator[Mapping[str, Any]]:
-    for path in sorted((folder / "studies").glob("*.json")):
+    for path in (*sorted((folder / "studies").glob("*.json")), *sorted((folder / "experiments").glob("*.json"))):
         record = json.loads(path.read_text(encoding="utf-8"))
-        if {"part", "claim", "fingerprints"} <= set(record):
+        if {"part", "fingerprints"} <= set(record) and {"claim", "predicates"} & set(record):
             yield record

@@ -321,6 +321,10 @@ def _bytecode(code: types.CodeType | None) -> str:
     return _digest(code.co_code.hex(), repr(code.co_names), *inner)
 
 
+#: How the names of modules begin that are files run by their paths.
+FILE = "netwright_file_"
+
+
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
@@ -334,7 +338,7 @@ def load_file(ref: str) -> Task:
     path = Path(file).expanduser()
     require(path.is_file(), f"no file {file!r}; a task file is named as path/to/file.py:NAME")
     text = path.read_text(encoding="utf-8")
-    held = vars(_run(path.resolve(), _digest(text)))
+    held = vars(run_file(path))
     tasks = {key: value for key, value in held.items() if isinstance(value, Task)}
     if not name and len(tasks) == 1:
         name = next(iter(tasks))
@@ -346,10 +350,15 @@ def load_file(ref: str) -> Task:
     return dataclasses.replace(found, source_hash=_digest(found.source_hash, source_hash(text)))
 
 
+def run_file(path: Path) -> types.ModuleType:
+    """A file of the user's as a module, run once a process and text."""
+    return _run(path.resolve(), _digest(path.read_text(encoding="utf-8")))
+
+
 @cache
 def _run(path: Path, text_hash: str) -> types.ModuleType:
     """The file as a module, run with its own folder importable."""
-    name = f"netwright_file_{_digest(str(path), text_hash)}"
+    name = f"{FILE}{_digest(str(path), text_hash)}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # the path ends in .py
     module = importlib.util.module_from_spec(spec)

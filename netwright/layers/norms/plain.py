@@ -22,7 +22,7 @@ class BatchNorm(Norm):
     """(x - mean) / sqrt(var + eps) * weight + bias, over rows and positions; in evaluation with running statistics.
 
     running_var remembers the unbiased variance. A batch of one value a channel has none, and leaves no trace. The state is
-    that of nn.BatchNorm1d to 3d.
+    that of nn.BatchNorm1d to 3d, and so is track_running_stats: while it is False, training leaves the statistics alone.
     """
 
     running_mean: Tensor
@@ -31,7 +31,7 @@ class BatchNorm(Norm):
 
     def __init__(self, channels: int, channel_dim: int = 1, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
-        self.eps, self.momentum = eps, momentum
+        self.eps, self.momentum, self.track_running_stats = eps, momentum, True
         self.weight, self.bias = nn.Parameter(torch.empty(channels)), nn.Parameter(torch.empty(channels))
         self.register_buffer("running_mean", torch.empty(channels))
         self.register_buffer("running_var", torch.empty(channels))
@@ -49,9 +49,10 @@ class BatchNorm(Norm):
             return self.compute(x.movedim(dim, 1), 1).movedim(1, dim)
         mean, var = self.running_mean, self.running_var
         if self.training:
-            many = x.numel() > x.shape[1]
-            mean, var = (mean, var) if many else (None, None)  # type: ignore[assignment]
-            self.num_batches_tracked.add_(int(many))
+            if self.track_running_stats and x.numel() > x.shape[1]:
+                self.num_batches_tracked.add_(1)
+            else:
+                mean = var = None  # type: ignore[assignment]
         return torch.batch_norm(x, self.weight, self.bias, mean, var, self.training, self.momentum, self.eps, True)
 
 
