@@ -4,6 +4,7 @@
     netwright.make("golu")                  an nn.Module
     netwright.surgery.swap(model, nn.GELU, "golu")  put it into a net that exists
     netwright.compare(["gelu", "golu"])     is it better, at equal cost, or can't we tell?
+    netwright.judge({"gelu": [...], "golu": [...]}, ...)  the same of scores you have already
 
 Names are imported on first use, so that `import netwright` costs nothing.
 """
@@ -25,6 +26,7 @@ _VERBS = {
     "swap": ("netwright.surgery.swap", "swap"),
     "task": ("netwright.bench.own.task", "task"),
     "compare": ("netwright.compare", "compare"),
+    "judge": ("netwright.compare", "judge"),
     "check": ("netwright.contract.child", "check"),
     "card": ("netwright.show.card", "card"),
     "cite": ("netwright.corpus.papers", "cite"),
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from netwright.bench.own.task import task as task
     from netwright.bench.study import Study as Study
     from netwright.compare import compare as compare
+    from netwright.compare import judge as judge
     from netwright.compare import run as run
     from netwright.contract.child import check as check
     from netwright.core.catalogue import get as get
@@ -58,7 +61,7 @@ if TYPE_CHECKING:
     from netwright.show.card import card as card
     from netwright.surgery.swap import swap as swap
 
-__all__ = ["Study", "__version__", "card", "check", "cite", "compare", "get", "list", "make", "run", "swap", "task"]
+__all__ = ["Study", "__version__", "card", "check", "cite", "compare", "get", "judge", "list", "make", "run", "swap", "task"]
 
 
 def __getattr__(name: str) -> Any:

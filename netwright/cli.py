@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shlex
 import sys
@@ -293,6 +294,70 @@ def run(
             print(f"\nreport: {asked.folder / 'report.html'}")
         if not result.rows:
             raise typer.Exit(1)
+
+
+@app.command()
+def judge(
+    scores: Annotated[
+        Path, typer.Argument(help="A CSV file: columns arm, seed, score and further values, or seed and then a column an arm.")
+    ],
+    delta: Annotated[
+        float | None, typer.Option(help="The smallest difference that matters, in the metric's units. Has to be given.")
+    ] = None,
+    higher: Annotated[
+        bool | None, typer.Option("--higher-is-better/--lower-is-better", help="Which scores are better. Has to be given.")
+    ] = None,
+    baseline: Annotated[str, typer.Option(help="An arm other than the file's first.")] = "",
+    worst: Annotated[
+        float | None, typer.Option(help="What a failed replicate (no number, or none that is finite) scores.")
+    ] = None,
+    best: Annotated[float | None, typer.Option(help="The score that can't be beaten.")] = None,
+    resolution: Annotated[float | None, typer.Option(help="The smallest step a score can take.")] = None,
+    column: Annotated[str, typer.Option("--judge", help="Of a long file, the column to judge instead of score.")] = "",
+    metric: Annotated[str, typer.Option(help="What the report calls the score; else the name of its column.")] = "",
+    out: Annotated[Path | None, typer.Option(help="The folder of the report.")] = None,
+    all_pairs: Annotated[bool, typer.Option("--all-pairs", help="Also compare the other arms with one another.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Judge scores that you have already, by the rules of compare. What tuning and cost were is not seen."""
+    with _errors():
+        from netwright.bench.own.scores import read_scores
+        from netwright.bench.store.store import study_folder
+        from netwright.bench.study import ROOT
+        from netwright.compare import judge as judge_given
+        from netwright.compare import write_report
+        from netwright.core.errors import BadInput
+
+        needed = {"--delta": delta, "--higher-is-better or --lower-is-better": higher}
+        if delta is None or higher is None:
+            absent = " and ".join(option for option, value in needed.items() if value is None)
+            raise BadInput(f"judge needs {absent}: --delta is the smallest difference that matters, in the metric's units")
+        file = read_scores(scores, column or None)
+        result = judge_given(
+            file.scores,
+            delta=delta,
+            higher_is_better=higher,
+            baseline=baseline or None,
+            worst=worst,
+            best=best,
+            resolution=resolution,
+            name=scores.stem,
+            metric=metric or file.metric,
+            all_pairs=all_pairs,
+            values=file.values,
+        )
+        command = shlex.join(["netwright", *sys.argv[1:]])
+        result = dataclasses.replace(result, notes=(*file.notes, *result.notes), command=command)
+        path = write_report(out or study_folder(ROOT, f"{scores.stem}-{result.study[:8]}"), result)
+        if as_json:
+            from netwright.show.machine import document
+
+            _dump(document(result, str(path), command))
+        else:
+            from netwright.show.terminal import print_study
+
+            print_study(result, sys.stdout)
+            print(f"\nreport: {path}")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`compare`: a study, its report, and the leader once more on fresh seeds. `run`: an experiment and its page."""
+"""The verbs of the bench: `compare`, a study and its report; `run`, an experiment; `judge`, scores from elsewhere."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Any
 
 from netwright.bench.carry import Means
 from netwright.bench.experiment import Experiment, ExperimentResult
+from netwright.bench.judge import Scale, judge_scores
 from netwright.bench.records import StudyResult
 from netwright.bench.request import ArmSpec
 from netwright.bench.study import Study, Tell
+from netwright.core.errors import BadInput, require
 from netwright.core.part import Part
 from netwright.engine.task import Task
 
@@ -37,16 +39,52 @@ def compare(
     return finish(Study(task, arms, **options), extend, confirm, tell)
 
 
+def judge(
+    scores: Mapping[str, Any],
+    *,
+    delta: float,
+    higher_is_better: bool,
+    baseline: str | None = None,
+    worst: float | None = None,
+    best: float | None = None,
+    resolution: float | None = None,
+    name: str = "scores",
+    metric: str = "score",
+    seeds: Sequence[int] | None = None,
+    all_pairs: bool = False,
+    values: Mapping[str, Mapping[str, Any]] | None = None,
+    out: str | Path | None = None,
+) -> StudyResult:
+    """Judge scores that exist already, as `compare` judges its own; what tuning and cost were is not seen.
+
+        netwright.judge({"relu": [0.91, 0.92, ...], "golu": [0.92, 0.94, ...]}, delta=0.005, higher_is_better=True)
+
+    scores: arm -> scores paired by position, or seed -> score; None or NaN is a failed replicate, which scores `worst`.
+    delta: the smallest difference that matters, in the metric's units. baseline: an arm other than the first.
+    best, resolution: the score that can't be beaten and the smallest step of a score; where they are given, arms aren't
+    called equivalent because scores are coarse or all at the top. name, metric: what the page calls them. seeds: the numbers
+    of the positions. all_pairs: compare the other arms with one another too. values: name -> arm -> further values, in the
+    form of the scores, which are shown and not judged. out: a folder for report.html, else none is written.
+    Raises BadInput or UnknownName, naming the argument.
+    """
+    require(out is None or isinstance(out, (str, os.PathLike)), f"out={out!r}; expected a folder or None")
+    scale = Scale(delta, higher_is_better, worst, best, resolution, metric)
+    result = judge_scores(scores, scale, baseline=baseline, name=name, seeds=seeds, all_pairs=all_pairs, values=values)
+    if out is not None:
+        write_report(Path(out), result)
+    return result
+
+
 def finish(study: Study, extend: bool = False, confirm: bool = False, tell: Tell | None = None) -> StudyResult:
     """Run a study and write its report; see compare."""
     result = study.run(tell, extend=extend)
-    write_report(study, result)
+    write_report(study.folder, result)
     if confirm and (leader := leader_of(result)) is not None:
         fresh = [s + max(study.request.seeds) + 1 for s in range(len(study.request.seeds))]
         again = finish(study.again([result.baseline, leader], fresh, study.folder / "confirm"), tell=tell)
         note = f"the leader {leader} on {len(fresh)} fresh seeds: {again.comparisons[0].reason}"
         result = dataclasses.replace(result, notes=(*result.notes, note))
-        write_report(study, result)
+        write_report(study.folder, result)
     return result
 
 
@@ -88,11 +126,15 @@ def leader_of(result: StudyResult) -> str | None:
     return max(better, key=lambda c: sign * (c.difference or 0.0)).a
 
 
-def write_report(study: Study, result: StudyResult) -> Path:
-    """The HTML report in the study's folder, written whole or not at all."""
+def write_report(folder: Path, result: StudyResult) -> Path:
+    """The HTML report in this folder, written whole or not at all."""
     from netwright.show.html import page
 
-    return _write(study.folder / "report.html", page(result))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise BadInput(f"out={str(folder)!r} is a file or lies below one; expected a folder") from None
+    return _write(folder / "report.html", page(result))
 
 
 def _write(path: Path, text: str) -> Path:

@@ -129,6 +129,20 @@ class ArmResult:
 
 
 @dataclass(frozen=True)
+class ValueRow:
+    """A named value of one arm beside its score, and how it differs from the baseline's. Nothing of it is judged."""
+
+    value: str
+    arm: str
+    mean: float | None
+    interval: tuple[float, float] | None  # 95 % t interval of the mean
+    n: int
+    difference: float | None  # mean(arm - baseline) over the seeds that both have; None of the baseline itself
+    difference_interval: tuple[float, float] | None  # Student t at the level of the study's comparisons
+    pairs: int
+
+
+@dataclass(frozen=True)
 class StudyResult:
     """Everything a report shows. `report` functions are pure: this in, text out."""
 
@@ -150,7 +164,7 @@ class StudyResult:
     scores: tuple[Score, ...]
     looks: int  # how often the study has been looked at, this one included
     level: float  # family-wise level of this look
-    engine: str  # "loop", "stack", or "mixed"
+    engine: str  # "loop", "stack", or "mixed"; "" where the scores were given and nothing was run
     notes: tuple[str, ...]  # what a reader has to know: not tuned, widened, mixed environments, lost rows...
     environment: Mapping[str, str]
     command: str
@@ -162,6 +176,7 @@ class StudyResult:
     papers: Mapping[str, str] = field(default_factory=dict)  # arm -> reference line
     control: str = ""  # the arm that is the task's control, where rules are compared
     against_control: tuple[Comparison, ...] = ()  # every other arm judged against it, each for itself
+    values: tuple[ValueRow, ...] = ()  # named values that came with given scores
 
 
 def to_json(record: Any) -> Any:

@@ -74,7 +74,7 @@ def assemble(
         notes.append("records come from different environments (torch version or machine); compare within one where it matters")
     return StudyResult(
         study=request.study_id,
-        title=_title(family, task),
+        title=title(family, task.name),
         task=_task_text(request, task),
         task_summary=task.summary,
         metric=problem.metric_name,
@@ -106,7 +106,8 @@ def assemble(
     )
 
 
-def _title(names: list[str], task: Task) -> str:
+def title(names: Sequence[str], where: str) -> str:
+    """The baseline stands first among the names."""
     others = names[1:]
     who = (
         f"{len(others)} arms against {names[0]}"
@@ -115,7 +116,7 @@ def _title(names: list[str], task: Task) -> str:
         if others
         else names[0]
     )
-    return f"{who} on {task.name}"
+    return f"{who} on {where}"
 
 
 def _task_text(request: Request, task: Task) -> str:

@@ -132,7 +132,7 @@ def ranking(result: StudyResult, width: float = 760) -> Figure:
     axes.grid(False, axis="y")
     axes.spines["left"].set_visible(False)
     linear(axes, "x", 5 if narrow else 7)
-    label(axes, f"test {words.clean(result.metric)}, mean and 95 % interval ({words.direction(result)})")
+    label(axes, f"{words.measured(result)}, mean and 95 % interval ({words.direction(result)})")
     return figure
 
 

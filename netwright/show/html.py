@@ -6,6 +6,7 @@ Every text passes through autoescape and `words.clean`; figures are inline SVG t
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -30,6 +31,7 @@ from netwright.show.derive import (
 )
 
 GLYPHS = {"better": "▲", "worse": "▼", "equivalent": "≈", "cannot tell": "?", "not comparable": "≠"}
+NOT_SEEN = "not seen"
 KEY = "key-of-an-arm"  # stands for the id prefix in a cached swatch
 ARXIV = re.compile(r"arXiv:\s?(\d{4}\.\d{4,5})")
 
@@ -50,6 +52,7 @@ def _environment() -> Environment:
         finalize=lambda value: value if isinstance(value, Markup) or not isinstance(value, str) else words.clean(value),
     )
     made.filters["plural"] = words.plural
+    made.filters["capitalised"] = lambda text: text[:1].upper() + text[1:]
     return made
 
 
@@ -58,10 +61,12 @@ def _context(result: StudyResult) -> dict[str, Any]:
     return {
         "title": result.title or words.question(result),
         "summary": result.task_summary,
+        "caveat": words.caveat(result),
         "headline": words.headline(result),
         "question": words.question(result),
         "terms": [*words.terms(result), words.look(result)],
         "metric": result.metric,
+        "measured": words.measured(result),
         "baseline": result.baseline,
         "n": len(result.seeds),
         "answers": [_answer(c, result) for c in result.comparisons],
@@ -72,12 +77,14 @@ def _context(result: StudyResult) -> dict[str, Any]:
         "paired": _paired(result),
         "shared_axis": shared_span(result.comparisons, result.delta) is not None,
         "delta": f"{result.delta:g}" if words.finite(result.delta) else "",
+        "values": _values(result),
         "learning": _learning(result, by_arm),
         "tuning": _tuning(result, by_arm),
         "costs": _costs(result),
         "shapes": _shapes(result),
         "failures": _failures(result, by_arm),
         "runs": [_run(r, result, chosen) for records in by_arm.values() for r in records],
+        "scores": _scores(result) if words.given(result) else {},
         "conditions": _conditions(result),
         "environment": dict(result.environment),
         "control": words.against_control(result),
@@ -274,6 +281,55 @@ def _failures(result: StudyResult, by_arm: dict[str, list[RunRecord]]) -> dict[s
     }
 
 
+def _values(result: StudyResult) -> list[dict[str, Any]]:
+    """Named values in the order given, the baseline first in each."""
+    narrowest: dict[str, float] = {}  # of the intervals of each value, which says how many digits mean something
+    for row in result.values:
+        for pair in (row.interval, row.difference_interval):
+            if pair is not None and words.finite(width := pair[1] - pair[0]) and width > 0:
+                narrowest[row.value] = min(width, narrowest.get(row.value, math.inf))
+    rows = []
+    for row in result.values:
+        places = words.decimals(narrowest.get(row.value))
+        based = row.arm == result.baseline
+        rows.append(
+            {
+                "value": row.value,
+                "name": row.arm,
+                "baseline": based,
+                "mean": words.number(row.mean, places),
+                "interval": words.interval(row.interval, places),
+                "n": row.n,
+                "difference": "–" if based else words.number(row.difference, places, sign=True),
+                "difference_interval": "" if based else words.interval(row.difference_interval, places, sign=True),
+                "pairs": "" if based else row.pairs,
+            }
+        )
+    return rows
+
+
+def _scores(result: StudyResult) -> dict[str, Any]:
+    """Given scores by seed and arm, and which of them stand for a failed replicate."""
+    places = words.decimals(result.delta) + 1
+    at = {(score.arm, score.seed): score for score in result.scores}
+    names = [arm.name for arm in result.arms]
+    cells = [[(seed, at.get((name, seed))) for name in names] for seed in result.seeds]
+    lost = {name: [s.seed for s in result.scores if s.failed and s.arm == name] for name in names}
+    return {
+        "arms": names,
+        "rows": [
+            (row[0][0], [{"text": words.number(s.value, places) if s else "–", "failed": bool(s and s.failed)} for _, s in row])
+            for row in cells
+        ],
+        "failed": [
+            f"{words.plural(len(seeds), 'replicate')} of {arm} (seed {', '.join(map(str, seeds))})"
+            for arm, seeds in lost.items()
+            if seeds
+        ],
+        "worst": words.number(result.worst, words.decimals(result.delta)),
+    }
+
+
 def _run(r: RunRecord, result: StudyResult, chosen: set[tuple[str, int, int]]) -> dict[str, Any]:
     places = words.decimals(result.delta)
     rest = ", ".join(f"{k} {words.rate(v)}" for k, v in r.point.items() if k != "lr")
@@ -304,17 +360,19 @@ def _conditions(result: StudyResult) -> list[tuple[str, str]]:
         "mixed": "mixed: not all arms could be stacked",
     }
     worst = words.number(result.worst, words.decimals(result.delta))
+    failing = "" if math.isnan(result.worst) else f"; a failed run scores {worst}"
+    given = words.given(result)
     rows: Iterable[tuple[str, str]] = (
         ("task", result.task),
-        ("metric", f"{result.metric}, {words.direction(result)}; a failed run scores {worst}"),
+        ("metric", f"{result.metric}, {words.direction(result)}{failing}"),
         ("seeds", f"{len(result.seeds)}: {', '.join(map(str, result.seeds))}"),
-        ("trials", words.terms(result)[1]),
-        ("matching", words.terms(result)[2]),
+        ("trials", NOT_SEEN if given else words.tuned(result)),
+        ("matching", NOT_SEEN if given else words.matched(result)),
         ("looks", words.look(result)),
-        ("engine", engines.get(result.engine, result.engine)),
+        ("engine", NOT_SEEN if given else engines.get(result.engine, result.engine)),
         ("initial values shared with the baseline", "; ".join(shared)),
         ("started", result.started),
-        ("duration", words.seconds(result.seconds)),
+        ("duration", NOT_SEEN if given else words.seconds(result.seconds)),
         ("study", result.study),
     )
     return [(name, value) for name, value in rows if value]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from netwright.bench.records import Comparison, StudyResult
+from netwright.bench.records import Comparison, StudyResult, ValueRow
+from netwright.show import words
 
 
 def document(result: StudyResult, report_path: str, command: str) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def document(result: StudyResult, report_path: str, command: str) -> dict[str, A
             }
         )
     comparisons, against_control = [[_comparison(c) for c in family] for family in (result.comparisons, result.against_control)]
-    return {
+    made = {
         "schema": 1,
         "study": result.study,
         "task": result.task,
@@ -41,6 +42,22 @@ def document(result: StudyResult, report_path: str, command: str) -> dict[str, A
         "against_control": against_control,
         "report": report_path,
         "command": command,
+    }
+    if words.given(result):
+        made |= {"not_seen": ["tuning", "cost"], "values": [_value(row) for row in result.values], "notes": list(result.notes)}
+    return made
+
+
+def _value(row: ValueRow) -> dict[str, Any]:
+    return {
+        "value": row.value,
+        "arm": row.arm,
+        "mean": _number(row.mean),
+        "interval": _pair(row.interval),
+        "n": row.n,
+        "difference": _number(row.difference),
+        "difference_interval": _pair(row.difference_interval),
+        "pairs": row.pairs,
     }
 
 

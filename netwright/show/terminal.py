@@ -29,6 +29,7 @@ def table(result: StudyResult, width: int = 100) -> RenderableType:
     """What `print_study` shows on a terminal `width` columns wide, as a rich renderable. Names are never markup."""
     parts: list[RenderableType] = [
         Text(words.headline(result), style="bold"),
+        *(Text(line, style="yellow") for line in _caveats(result)),
         Text(_terms(result), style="dim"),
         Text(),
     ]
@@ -36,8 +37,8 @@ def table(result: StudyResult, width: int = 100) -> RenderableType:
     parts += [Text("  " + line) for line in words.against_control(result)]
     parts.append(Text())
     rows = _rows(result)
-    if width >= WIDE:
-        parts.append(_grid(SCORE_COLUMNS + COST_COLUMNS, rows))
+    if width >= WIDE or words.given(result):
+        parts.append(_grid(_columns(result), rows))
     else:
         parts.append(_grid(SCORE_COLUMNS, [row[:4] for row in rows]))
         parts.append(Text())
@@ -60,14 +61,23 @@ def print_study(result: StudyResult, file: TextIO) -> None:
 
 def lines(result: StudyResult) -> list[str]:
     """The study as plain lines: verdicts, then columns padded with spaces."""
-    said = [words.headline(result), _terms(result), ""]
+    said = [words.headline(result), *_caveats(result), _terms(result), ""]
     said += [line for _, line in _verdicts(result)] + words.against_control(result)
-    cells = [list(SCORE_COLUMNS + COST_COLUMNS), *_rows(result)]
+    cells = [list(_columns(result)), *_rows(result)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     said += ["", *("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells)]
     if result.notes:
         said += ["", *(f"note: {words.clean(note)}" for note in result.notes)]
     return said
+
+
+def _caveats(result: StudyResult) -> list[str]:
+    return [caveat] if (caveat := words.caveat(result)) else []
+
+
+def _columns(result: StudyResult) -> tuple[str, ...]:
+    """Of given scores no cost is known, so there is no column for one."""
+    return SCORE_COLUMNS + (COST_COLUMNS[-1:] if words.given(result) else COST_COLUMNS)
 
 
 def _terms(result: StudyResult) -> str:
@@ -100,7 +110,9 @@ def _row(arm: ArmResult, comparison: Comparison | None, result: StudyResult) -> 
         )
         difference, verdict = f"{mean} {pair} n={comparison.n}", words.clean(comparison.verdict)
     cost = arm.cost
-    if cost is None:
+    if words.given(result):
+        costs = []
+    elif cost is None:
         costs = [words.UNKNOWN] * 4
     else:
         time = words.seconds(cost.step_time)

@@ -13,6 +13,7 @@ from netwright.bench.stats import MOST_SEEDS
 from netwright.core.errors import printable
 
 UNKNOWN = "unknown"
+UNSEEN = "tuning and cost not seen"
 
 #: What each verdict says of arm a and arm b.
 SENTENCES = {
@@ -222,20 +223,47 @@ def question(result: StudyResult) -> str:
     """What was asked, in one sentence."""
     judged_arms = {c.a for c in result.comparisons} | {c.b for c in result.comparisons}
     others = [clean(a.name) for a in result.arms if a.name != result.baseline and (a.name in judged_arms or not judged_arms)]
-    judged = f"on {clean(result.task)}, judged by {clean(result.metric)} on test data ({direction(result)})"
+    where = "" if given(result) else " on test data"
+    judged = f"on {clean(result.task)}, judged by {clean(result.metric)}{where} ({direction(result)})"
     if not others:
         return f"How good is {clean(result.baseline)} {judged}?"
     who = join(others, "or") if len(others) <= 4 else f"any of {len(others)} arms"
     return f"Is {who} better than {clean(result.baseline)} {judged}?"
 
 
+def given(result: StudyResult) -> bool:
+    """Whether the scores were given, so that nothing is known of the runs behind them."""
+    return not result.engine
+
+
+def caveat(result: StudyResult) -> str:
+    """What nobody saw who judged given scores; '' for a study of ours."""
+    if not given(result):
+        return ""
+    return (
+        f"{UNSEEN[0].upper()}{UNSEEN[1:]}: these scores were given as they are. Whether the arms were tuned alike, cost alike, "
+        "share splits and streams, or were chosen among more seeds and arms can't be read off them."
+    )
+
+
+def measured(result: StudyResult) -> str:
+    """What the scores are, as a heading says it; of given ones nobody here knows on what they were taken."""
+    return clean(result.metric) if given(result) else f"test {clean(result.metric)}"
+
+
+def tuned(result: StudyResult) -> str:
+    return f"{plural(result.trials, 'tuning trial')} per arm and seed" if result.trials > 1 else "not tuned"
+
+
+def matched(result: StudyResult) -> str:
+    return MATCHES.get(result.match, f"arms matched by {clean(result.match)}")
+
+
 def terms(result: StudyResult) -> list[str]:
     """The terms on which it was judged, each a short phrase."""
-    tuned = f"{plural(result.trials, 'tuning trial')} per arm and seed" if result.trials > 1 else "not tuned"
     return [
         plural(len(result.seeds), "seed"),
-        tuned,
-        MATCHES.get(result.match, f"arms matched by {clean(result.match)}"),
+        *([UNSEEN] if given(result) else [tuned(result), matched(result)]),
         f"smallest difference that matters: {result.delta:g}" if finite(result.delta) else "no smallest difference that matters",
     ]
 
@@ -278,6 +306,8 @@ def role(result: StudyResult, arm: str) -> str:
 def look(result: StudyResult) -> str:
     """How often the study has been looked at, and what that leaves to spend."""
     level = f"{result.level:g}" if finite(result.level) else UNKNOWN
+    if given(result):
+        return f"judged as a first look, family-wise level {level}; looks before not seen"
     if result.looks <= 1:
         return f"first look, family-wise level {level}"
     return f"look {result.looks} of a study that was extended, tested at the family-wise level {level}"
