@@ -229,7 +229,7 @@ def cell(seed, *, n):
 PART = experiment(
     cell, name="mine", paper=Paper(title="Mine", authors="Me", year=2026), summary="One over n.",
     grid={"n": (1, 10)}, gives=("y",),
-    predicates=(Predicate("falls", "it falls", lambda t: t.at(n=1)["y"] - t.at(n=10)["y"], (0.5, 1.5), ("y",)),),
+    predicates=(Predicate("falls", "it falls", lambda t: t.at({"n": 1})["y"] - t.at({"n": 10})["y"], (0.5, 1.5), ("y",)),),
     controls=(Control("none", {}, ("falls",)),), figure=Figure("n", "y"),
     sizes={"tiny": {"seeds": 3}, "small": {"seeds": 3}, "full": {"seeds": 3}},
 )
@@ -279,6 +279,7 @@ def test_the_contract_sees_a_control_that_breaks_nothing_and_a_seed_that_does_no
     assert "numbers of a cell" in outcome("columns", toy(gives=("y", "event", "more"))).message
 
 
+@pytest.mark.every_part
 def test_findings_and_recipes_are_served_by_experiments_alone() -> None:
     row = next(row for row in papers.load() if row.form == "finding")
     other = next(part for part in catalogue.parts() if part.kind != catalogue.kind_at(BENCH))

@@ -55,12 +55,16 @@ PART = activation(
 '''
 
 
+def declared_in(path: Path) -> Part:
+    """The part of a file that declares one."""
+    return next(p for p in catalogue.parts() if Path(sys.modules[p.module].__file__ or "") == path)
+
+
 def copied(path: Path, name: str, new: str) -> str:
     """The source of an existing part under a new name: the smallest valid file of its kind."""
-    part = next(p for p in catalogue.parts() if Path(sys.modules[p.module].__file__ or "") == path)
+    part = declared_in(path)
     source = path.read_text(encoding="utf-8")
-    function = getattr(part, "make", None)
-    old = function.__name__ if function is not None else part.cls.__name__  # type: ignore[attr-defined]
+    old = part.subject.__name__
     renamed = re.sub(rf"(?<![\w\"]){old}(?![\w\"])", new, source).replace(f'"{part.id}"', f'"{part.kind}/{name}"')
     return renamed.replace(f'name="{part.name}"', f'name="{name}"')
 
@@ -209,7 +213,8 @@ def test_adding_a_part_is_adding_one_file_and_a_kind_one_folder(tmp_path: Path) 
         if kind.name == "activation":
             written[target] = new_activation("newcomer")
         else:
-            new = f"newcomer_{kind.name}" if kind.name in ("task", "net") else f"Newcomer{kind.name.title()}"
+            new = f"newcomer_{kind.name}"
+            new = "".join(map(str.title, new.split("_"))) if isinstance(declared_in(path).subject, type) else new
             name = re.sub("(?<!^)(?=[A-Z])", "-", new).lower().replace("_", "-")
             written[target] = copied(path, name, new)
             names.append(f"{kind.name}/{name}")

@@ -267,7 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         definitions = changed(before)
         names = sorted({f"{key.module}:{key.name}" for keys in definitions.values() for key in keys})
         moved = sorted(name for name, marks in new.items() if marks[0] != old.get(_old(name, old), [None])[0])
-        picked = chosen(trials(given.evidence), definitions, given.since)
+        there = [t for t in trials(given.evidence) if all(_old(name, old) in old for name in t.parts)]  # on both trees
+        picked = chosen(there, definitions, given.since)
         print(f"{len(moved)} of {len(new)} fingerprints moved; {len(names)} definitions were written anew:")
         print("".join(f"  {name}\n" for name in names), end="")
         print(f"{len(picked)} trials on both trees:")

@@ -30,7 +30,7 @@ class Table:
         """The rows of one seed."""
         return Table(tuple(row for row in self.rows if row["seed"] == seed))
 
-    def at(self, **point: Any) -> Mapping[str, Any]:
+    def at(self, point: Mapping[str, Any]) -> Mapping[str, Any]:
         """The one row at a point. Raises BadInput where there is none, or several."""
         found = [row for row in self.rows if all(row.get(axis) == value for axis, value in point.items())]
         if len(found) != 1:

@@ -293,11 +293,30 @@ def tasks() -> dict[str, tuple[tuple[str, ...], Callable[[], list[float]]]]:
     return {name: ((name, "net/mlp"), lambda name=name: first(name)) for name in ("task/moons", "task/sine")}
 
 
+def experiments() -> dict[str, tuple[tuple[str, ...], Callable[[], list[float]]]]:
+    def built(name: str) -> list[float]:
+        part: Any = catalogue.get(name)
+        made = part.build("tiny")
+        point = {axis: given[0] for axis, given in made["axes"].items()}
+        given = part.cell(seed=1, **point, **made["options"])
+        return [float(made["seeds"]), *(float(given[column]) for column in part.gives)]
+
+    def read(name: str) -> list[float]:
+        part: Any = catalogue.get(name)
+        return [number for net, view, _ in part.cases() for value in part.build()(net, view).values() for number in values(value)]
+
+    return {
+        "experiment/ntk": (("experiment/ntk", "measure/empirical-ntk"), lambda: built("experiment/ntk")),
+        "measure/empirical-ntk": (("measure/empirical-ntk",), lambda: read("measure/empirical-ntk")),
+    }
+
+
 def rows() -> dict[str, tuple[str, tuple[str, ...], Callable[[], list[float]]]]:
     """Row -> (kind, parts it is of, numbers)."""
     plain = {name: (name.split(",")[0], (), numbers) for name, numbers in (activations() | layers()).items()}
     real = {
-        name: (name.split("/")[0].split(",")[0], uses, numbers) for name, (uses, numbers) in (nets() | rules() | tasks()).items()
+        name: (name.split("/")[0].split(",")[0], uses, numbers)
+        for name, (uses, numbers) in (nets() | rules() | tasks() | experiments()).items()
     }
     return plain | real
 
