@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from netwright.bench.records import StudyResult
 from netwright.bench.request import ArmSpec
 from netwright.bench.study import Study, Tell
+from netwright.core.writing import check_target, write_whole
 from netwright.engine.task import Task
 
 
@@ -35,6 +35,7 @@ def compare(
 
 def finish(study: Study, extend: bool = False, confirm: bool = False, tell: Tell | None = None) -> StudyResult:
     """Run a study and write its report; see compare."""
+    check_target(report_of(study))  # before the work that would be lost with it
     result = study.run(tell, extend=extend)
     write_report(study, result)
     if confirm and (leader := leader_of(result)) is not None:
@@ -44,6 +45,11 @@ def finish(study: Study, extend: bool = False, confirm: bool = False, tell: Tell
         result = dataclasses.replace(result, notes=(*result.notes, note))
         write_report(study, result)
     return result
+
+
+def report_of(study: Study) -> Path:
+    """Where the report lies."""
+    return study.folder / "report.html"
 
 
 def leader_of(result: StudyResult) -> str | None:
@@ -59,8 +65,4 @@ def write_report(study: Study, result: StudyResult) -> Path:
     """The HTML report in the study's folder, written whole or not at all."""
     from netwright.show.html import page
 
-    path = study.folder / "report.html"
-    part = path.with_suffix(".part")
-    part.write_text(page(result), encoding="utf-8")
-    os.replace(part, path)
-    return path
+    return write_whole(report_of(study), page(result))
