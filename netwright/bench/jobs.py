@@ -20,6 +20,7 @@ from safetensors.torch import save
 from netwright.bench.entrant import Entrant
 from netwright.bench.records import Run, RunRecord
 from netwright.core.errors import printable
+from netwright.core.guard import drain, foreign
 from netwright.engine.loop import Outcome, make_optimizer
 
 
@@ -46,6 +47,7 @@ class JobResult:
     weights: Mapping[str, bytes] = field(default_factory=dict)
     redo: tuple[str, ...] = ()  # keys of a stack that raised: to be trained one by one
     why: str = ""  # what the stack raised
+    notes: tuple[str, ...] = ()  # what the part's code changed that isn't its own
 
 
 def warm(job: Job) -> None:
@@ -53,7 +55,7 @@ def warm(job: Job) -> None:
 
     What goes wrong here shows in the runs.
     """
-    with suppress(Exception):
+    with suppress(Exception), foreign(job.entrant.name):
         import netwright.engine.stack  # noqa: F401
 
         weight, first = torch.zeros(1, requires_grad=True), job.runs[0]
@@ -70,7 +72,8 @@ def perform(job: Job) -> JobResult:
         if job.engine == "loop":
             return _result([_alone(job.entrant, run) for run in job.runs])
         try:
-            return _together(job)
+            with foreign(f"a run of {job.entrant.name}"):
+                return _together(job)
         except Exception as error:
             return JobResult((), {}, job.keys, f"{type(error).__name__}: {printable(str(error))[:300]}")
 
@@ -78,7 +81,8 @@ def perform(job: Job) -> JobResult:
 def _alone(entrant: Entrant, run: Run) -> tuple[RunRecord, bytes | None]:
     start = time.perf_counter()
     try:
-        outcome = entrant.train(run.seed, run.point)
+        with foreign(f"a run of {entrant.name}"):
+            outcome = entrant.train(run.seed, run.point)
     except Exception as error:
         return failed_record(run, "oom" if out_of_memory(error) else "failed", error, start), None
     return _record(run, outcome, "loop", time.perf_counter() - start)
@@ -94,7 +98,9 @@ def _together(job: Job) -> JobResult:
 
 def _result(rows: Sequence[tuple[RunRecord, bytes | None]]) -> JobResult:
     return JobResult(
-        tuple(record for record, _ in rows), {record.key: weights for record, weights in rows if weights is not None}
+        tuple(record for record, _ in rows),
+        {record.key: weights for record, weights in rows if weights is not None},
+        notes=drain(),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, final
 
 from netwright.bench import plan as planning
 from netwright.bench import stats
-from netwright.bench.entrant import GIVEN, Entrant, enter_all
+from netwright.bench.entrant import GIVEN, BadWeights, Entrant, enter_all
 from netwright.bench.environment import environment
 from netwright.bench.jobs import Job, JobResult, perform
 from netwright.bench.outlook import estimate, outlook
@@ -24,7 +24,8 @@ from netwright.bench.request import ArmSpec, Terms, make_request, open_task, wit
 from netwright.bench.result import assemble
 from netwright.bench.store.store import Store, study_folder
 from netwright.core.canonical import canonical_json, digest
-from netwright.core.errors import BadInput
+from netwright.core.errors import BadInput, printable
+from netwright.core.guard import drain, foreign
 from netwright.engine.task import Task
 
 ROOT = "netwright-studies"
@@ -161,6 +162,8 @@ class Study:
                 self._score(store, plan, bar)
             if {c.arm for c in store.costs()} != {entrant.name for entrant in self.entrants}:
                 self._probe(store, plan, tell)
+            for note in drain():
+                store.note(note)
             look = store.add_look(self.request.seeds)
             return assemble(self.request, self.entrants, self.command, store, plan, look, time.perf_counter() - begun)
 
@@ -207,6 +210,8 @@ class Study:
             store.finish([record for record in result.records if record.state != "lost"], result.weights)
             again = store.requeue(lost, lost=True) if lost else ()
             store.heartbeat()
+            for note in result.notes:
+                store.note(note)
             if result.redo:
                 store.note(f"{job.entrant.name}: a stack of {len(job.runs)} was redone as single runs ({result.why})")
             bar.advance(len(result.records) - len(again), f"{job.entrant.name} seed {job.runs[-1].seed}")
@@ -309,8 +314,14 @@ class Study:
         blob = store.weights(best.key)
         if blob is None:
             return None
-        with entrant.computing():
-            value = entrant.score(seed, best.point, blob)
+        try:
+            with entrant.computing(), foreign(f"the score of {name}"):
+                value = entrant.score(seed, best.point, blob)
+        except BadWeights:
+            return None
+        except Exception as error:  # the metric, or the part in evaluation: a result as a run that raises is one
+            store.note(f"{name} seed {seed}: the test evaluation raised {type(error).__name__}: {printable(str(error))[:300]}")
+            return Score(name, seed, best.trial, self.task.problem.worst, failed=True, key=key)
         lo, hi = plan.lr[entrant.family]
         place = math.log(best.point["lr"] / lo) / math.log(hi / lo) if hi > lo else 0.5
         return Score(name, seed, best.trial, value, at_edge=not planning.EDGE <= place <= 1 - planning.EDGE, key=key)
