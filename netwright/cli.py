@@ -235,11 +235,13 @@ def compare(
         bool, typer.Option("--extend", help="Allow adding seeds to a study already looked at; spends alpha.")
     ] = False,
     confirm: Annotated[bool, typer.Option("--confirm", help="Run the leader and the baseline again on fresh seeds.")] = False,
+    retry: Annotated[str, typer.Option(help="Make runs of these states again, e.g. failed,timeout,lost.")] = "",
     wait: Annotated[float, typer.Option(help="Seconds to wait where another process holds the study; 0 = don't.")] = 0.0,
     as_json: Json = False,
 ) -> None:
     """Is it better than what you have, on this task, at equal cost, or can't we tell? The same command continues."""
     with _errors(as_json) as stdout:
+        from netwright.bench.causes import NothingWorks, nothing_worked
         from netwright.bench.result import planned
         from netwright.bench.study import Means, Study
         from netwright.compare import finish
@@ -247,7 +249,8 @@ def compare(
 
         command = shlex.join(["netwright", *sys.argv[1:]])
         options = {k: v for k, v in (("size", size), ("data", data)) if v}
-        means = Means(executor, workers, limit or None, int(memory * 2**30) or None, wait or None)
+        again = tuple(filter(None, retry.replace(" ", "").split(",")))
+        means = Means(executor, workers, limit or None, int(memory * 2**30) or None, wait or None, again)
         if min(seeds, tune) < 1 or min(steps, batch, workers) < 0:
             raise BadInput("--seeds and --tune take whole numbers from 1; --steps, --batch and --workers from 0")
         study = Study(
@@ -277,7 +280,13 @@ def compare(
             if as_json:
                 _dump(planned(study.request, study.task, lines), stdout)
             return
-        result = finish(study, extend, confirm, _say)
+        try:
+            result = finish(study, extend, confirm, _say)
+        except NothingWorks as error:
+            if as_json:
+                _dump({"schema": 1, "study": study.request.study_id, "command": command, "cause": str(error)}, stdout)
+            _say(f"error: {error}")
+            raise typer.Exit(1) from None
         path = study.folder / "report.html"
         if as_json:
             from netwright.show.machine import document
@@ -288,6 +297,9 @@ def compare(
 
             print_study(result, stdout)
             print(f"\nreport: {printable(str(path))}")
+        if cause := nothing_worked(result.records, result.scores):
+            _say(f"error: {cause}")
+            raise typer.Exit(1)
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import platform
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import final
 import torch
 from safetensors.torch import save
 
+from netwright.bench.causes import described
 from netwright.bench.entrant import Entrant
 from netwright.bench.records import Run, RunRecord
 from netwright.core.errors import printable
@@ -134,7 +134,7 @@ def _record(run: Run, out: Outcome, engine: str, seconds: float) -> tuple[RunRec
 
 def failed_record(run: Run, state: str, error: BaseException | str, start: float | None = None) -> RunRecord:
     """The row of a run that left no result."""
-    text = error if isinstance(error, str) else "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    text = error if isinstance(error, str) else described(error)
     return RunRecord(
         key=run.key,
         arm=run.arm,

@@ -7,6 +7,7 @@ import math
 import os
 import shlex
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, final
 
 from netwright.bench import plan as planning
 from netwright.bench import stats
+from netwright.bench.causes import Watch, known, to_retry
 from netwright.bench.entrant import GIVEN, BadWeights, Entrant, enter_all
 from netwright.bench.environment import environment
 from netwright.bench.jobs import Job, JobResult, perform
@@ -44,6 +46,7 @@ class Means:
     limit: float | None = None  # seconds a run
     memory: int | None = None  # bytes a worker
     wait: float | None = None  # seconds to wait for another owner of the study
+    retry: tuple[str, ...] = ()  # states of runs that are made again, whatever their cause
 
     def __post_init__(self) -> None:
         from netwright.core.errors import unknown
@@ -52,6 +55,7 @@ class Means:
             raise unknown("executor", self.executor, EXECUTORS)
         if self.limit is not None and not self.limit > 0:
             raise BadInput(f"limit={self.limit!r}; expected seconds above 0")
+        known(self.retry)
         if (self.limit or self.memory) and self.executor in ("serial", "ray"):
             raise BadInput(f"a limit is enforced by worker processes; use --executor processes, not {self.executor}")
 
@@ -146,7 +150,7 @@ class Study:
             for note in plan.notes:
                 tell(note)
             with Progress(tell, progress) as bar:
-                self._train(store, plan, bar)
+                self._train(store, plan, bar, retry=True)
                 widened = (
                     planning.widen(self.request, self.entrants, plan, store.records())
                     if not plan.widened and not store.looks()
@@ -190,15 +194,19 @@ class Study:
             store.put_plan(plan.to_json())
         return plan
 
-    def _train(self, store: Store, plan: planning.Plan, bar: Progress) -> None:
+    def _train(self, store: Store, plan: planning.Plan, bar: Progress, retry: bool = False) -> None:
         wanted = planning.runs_of(self.request, self.entrants, plan)
         keys = {run.key for run in wanted}
         others = {run.key for run in store.runs() if run.seed not in self.request.seeds}
         store.add_runs(wanted)
         store.supersede(keys | others)
+        if retry:
+            failed = [record for record in store.records() if record.key in keys]
+            store.requeue(to_retry(failed, self.means.limit, self.means.retry), redo=True)
         todo = self._queued(store, wanted)
         workers = self._workers(len(todo), plan)
         bar.start("training", len(todo))
+        watch = Watch(Counter(run.arm for run in wanted if run.key in todo))
 
         def on_start(job: Job) -> None:
             store.lease(job.keys)
@@ -215,10 +223,11 @@ class Study:
             if result.redo:
                 store.note(f"{job.entrant.name}: a stack of {len(job.runs)} was redone as single runs ({result.why})")
             bar.advance(len(result.records) - len(again), f"{job.entrant.name} seed {job.runs[-1].seed}")
+            watch.see(record for record in result.records if record.key not in again)
 
         while todo:
             jobs = planning.jobs_of(self.entrants, plan, wanted, todo)
-            self._execute(jobs, on_start, on_result, workers)
+            self._execute(planning.first_things_first(jobs), on_start, on_result, workers)
             todo = self._queued(store, wanted)
 
     @staticmethod

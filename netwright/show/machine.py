@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from netwright.bench.causes import nothing_worked
 from netwright.bench.records import Comparison, StudyResult
 
 
@@ -41,6 +42,7 @@ def document(result: StudyResult, report_path: str, command: str) -> dict[str, A
         "against_control": against_control,
         "report": report_path,
         "command": command,
+        "cause": nothing_worked(result.records, result.scores),
     }
 
 

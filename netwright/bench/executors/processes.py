@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, final
 
+from netwright.bench.causes import described
 from netwright.bench.jobs import Job, JobResult, failed_record, perform, warm
 
 GRACE = 300.0  # seconds a worker may take to start, import torch and read its data, before a run counts
@@ -188,7 +189,7 @@ def _serve(pipe: Connection, memory: int | None) -> None:
         except EOFError:
             return
         except BaseException as error:
-            pipe.send(f"{type(error).__name__}: {error}")
+            pipe.send(described(error))
             continue
         if job is None:
             return
