@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -25,26 +26,62 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable, and nothin
 
 
 @contextlib.contextmanager
-def _errors() -> Iterator[None]:
-    """netwright's own errors as one line on stderr and exit code 2; an interruption as 130."""
-    from netwright.core.errors import NetwrightError, printable
+def _errors(apart: bool = False) -> Iterator[TextIO]:
+    """Where a command's own output goes. netwright's own errors become one line on stderr and exit code 2; an interruption 130.
+
+    apart: it is a document for a program, so that whatever else anybody prints goes to stderr.
+    """
+    from netwright.core.errors import NetwrightError
 
     try:
-        yield
+        with _document() if apart else contextlib.nullcontext(sys.stdout) as out:
+            try:
+                yield out
+            finally:
+                out.flush()
     except NetwrightError as error:
-        _say("error: " + "\n".join(map(printable, str(error).splitlines())))
+        _say(f"error: {error}")
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         _say("interrupted; what was finished is kept, the same command continues")
         raise typer.Exit(130) from None
+    except SystemExit as error:  # nothing of ours raises it
+        _say(f"error: code of a part, plug-in or task raised {error!r}, and nothing is reported")
+        raise typer.Exit(2) from None
+    except OSError as error:
+        # What is still in the buffer of a closed stdout must not raise again at the end.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        closed = isinstance(error, BrokenPipeError)
+        _say(f"error: {'stdout was closed before everything was written' if closed else error}")
+        raise typer.Exit(1 if closed else 2) from None
+
+
+@contextlib.contextmanager
+def _document() -> Iterator[TextIO]:
+    """Stdout for a document alone: inside, what Python or C code writes there goes to stderr; so do exit handlers later."""
+    given: Any = sys.stdout
+    document = given
+    if given is sys.__stdout__:
+        given.flush()  # type: ignore[union-attr]
+        document = os.fdopen(os.dup(1), "w", encoding="ascii")
+        os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    try:
+        yield document
+    finally:
+        sys.stdout = given
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    from netwright.core.errors import printable
+
+    with contextlib.suppress(OSError, ValueError):  # a closed stderr is no reason to stop
+        print("\n".join(map(printable, str(text).splitlines())), file=sys.stderr, flush=True)
 
 
-def _dump(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=True, allow_nan=False))
+def _dump(value: Any, out: TextIO) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=True, allow_nan=False), file=out)
 
 
 def _broken() -> None:
@@ -62,7 +99,7 @@ def list_parts(
     as_json: Json = False,
 ) -> None:
     """What there is: every part with its status."""
-    with _errors():
+    with _errors(as_json) as out:
         from netwright.core import catalogue
         from netwright.corpus.status import status
         from netwright.show.card import tags_of
@@ -70,11 +107,11 @@ def list_parts(
         rows = catalogue.parts(kind or None, search)
         _broken()
         if as_json:
+            papers = [p.paper.slug or p.paper.title for p in rows]
+            found = zip(rows, papers, strict=True)
             _dump(
-                [
-                    {"id": p.id, "kind": p.kind, "paper": p.paper.slug or p.paper.title, "status": status(p), "tags": tags_of(p)}
-                    for p in rows
-                ]
+                [{"id": p.id, "kind": p.kind, "paper": paper, "status": status(p), "tags": tags_of(p)} for p, paper in found],
+                out,
             )
             return
         width = max((len(p.id) for p in rows), default=0)
@@ -87,14 +124,14 @@ def list_parts(
 @app.command()
 def papers(as_json: Json = False) -> None:
     """Which papers of the corpus have a part, by family and form."""
-    with _errors():
+    with _errors(as_json) as out:
         from netwright.core import catalogue
         from netwright.corpus import papers as corpus
         from netwright.corpus.status import status
 
         parts = catalogue.parts()
         if as_json:
-            _dump(corpus.rows(parts, status))
+            _dump(corpus.rows(parts, status), out)
             return
         _table(corpus.coverage(parts, status))
 
@@ -114,7 +151,7 @@ def card(
     as_json: Json = False,
 ) -> None:
     """One part: formula, curve, paper, tags, costs, status."""
-    with _errors():
+    with _errors(as_json) as out:
         from netwright.core import catalogue
         from netwright.show.card import card as card_of
 
@@ -122,7 +159,7 @@ def card(
         if picture is not None:
             made.save(picture)
         if as_json:
-            _dump(made.to_json())
+            _dump(made.to_json(), out)
         else:
             print(made)
 
@@ -155,12 +192,12 @@ def check(
     as_json: Json = False,
 ) -> None:
     """The contract checks, in a process of their own with a time limit."""
-    with _errors():
+    with _errors(as_json) as out:
         from netwright.contract.child import check as run_checks
 
         report = run_checks(target, limit=limit, everything=everything)
         if as_json:
-            _dump(report.to_json())
+            _dump(report.to_json(), out)
         else:
             print(report)
         if not report.ok:
@@ -199,20 +236,23 @@ def compare(
         bool, typer.Option("--extend", help="Allow adding seeds to a study already looked at; spends alpha.")
     ] = False,
     confirm: Annotated[bool, typer.Option("--confirm", help="Run the leader and the baseline again on fresh seeds.")] = False,
+    retry: Annotated[str, typer.Option(help="Make runs of these states again, e.g. failed,timeout,lost.")] = "",
     wait: Annotated[float, typer.Option(help="Seconds to wait where another process holds the study; 0 = don't.")] = 0.0,
     as_json: Json = False,
 ) -> None:
     """Is it better than what you have, on this task, at equal cost, or can't we tell? The same command continues."""
-    with _errors():
+    with _errors(as_json) as stdout:
         from netwright.bench.carry import Means
+        from netwright.bench.causes import NothingWorks, nothing_worked
         from netwright.bench.result import planned
         from netwright.bench.study import Study
         from netwright.compare import finish
-        from netwright.core.errors import BadInput
+        from netwright.core.errors import BadInput, printable
 
         command = shlex.join(["netwright", *sys.argv[1:]])
         options = {k: v for k, v in (("size", size), ("data", data)) if v}
-        means = Means(executor, workers, limit or None, int(memory * 2**30) or None, wait or None)
+        again = tuple(filter(None, retry.replace(" ", "").split(",")))
+        means = Means(executor, workers, limit or None, int(memory * 2**30) or None, wait or None, again)
         if min(seeds, tune) < 1 or min(steps, batch, workers) < 0:
             raise BadInput("--seeds and --tune take whole numbers from 1; --steps, --batch and --workers from 0")
         study = Study(
@@ -240,19 +280,28 @@ def compare(
             _say(line)
         if dry_run:
             if as_json:
-                _dump(planned(study.request, study.task, lines))
+                _dump(planned(study.request, study.task, lines), stdout)
             return
-        result = finish(study, extend, confirm, _say)
+        try:
+            result = finish(study, extend, confirm, _say)
+        except NothingWorks as error:
+            if as_json:
+                _dump({"schema": 1, "study": study.request.study_id, "command": command, "cause": str(error)}, stdout)
+            _say(f"error: {error}")
+            raise typer.Exit(1) from None
         path = study.folder / "report.html"
         if as_json:
             from netwright.show.machine import document
 
-            _dump(document(result, str(path), command))
+            _dump(document(result, str(path), command), stdout)
         else:
             from netwright.show.terminal import print_study
 
-            print_study(result, sys.stdout)
-            print(f"\nreport: {path}")
+            print_study(result, stdout)
+            print(f"\nreport: {printable(str(path))}")
+        if cause := nothing_worked(result.records, result.scores):
+            _say(f"error: {cause}")
+            raise typer.Exit(1)
 
 
 @app.command()
@@ -272,11 +321,12 @@ def run(
     as_json: Json = False,
 ) -> None:
     """A finding, run again in a form that can fail: reproduced, not reproduced, or can't we tell? The same command continues."""
-    with _errors():
+    with _errors(as_json) as stdout:
         from netwright.bench.carry import Means
         from netwright.bench.experiment import Experiment
         from netwright.bench.own.experiment import load_part, settings_of
         from netwright.compare import finish_experiment
+        from netwright.core.errors import printable
         from netwright.show.experiments import plain, told
 
         means = Means(executor, workers, limit or None)
@@ -288,10 +338,10 @@ def run(
             return
         result = finish_experiment(asked, _say)
         if as_json:
-            _dump(plain(result))
+            _dump(plain(result), stdout)
         else:
-            print("\n".join(told(result)))
-            print(f"\nreport: {asked.folder / 'report.html'}")
+            print("\n".join(map(printable, told(result))), file=stdout)
+            print(f"\nreport: {printable(str(asked.folder / 'report.html'))}", file=stdout)
         if not result.rows:
             raise typer.Exit(1)
 
@@ -320,13 +370,13 @@ def judge(
     as_json: Json = False,
 ) -> None:
     """Judge scores that you have already, by the rules of compare. What tuning and cost were is not seen."""
-    with _errors():
+    with _errors(as_json) as stdout:
         from netwright.bench.own.scores import read_scores
         from netwright.bench.store.store import study_folder
         from netwright.bench.study import ROOT
         from netwright.compare import judge as judge_given
         from netwright.compare import write_report
-        from netwright.core.errors import BadInput
+        from netwright.core.errors import BadInput, printable
 
         needed = {"--delta": delta, "--higher-is-better or --lower-is-better": higher}
         if delta is None or higher is None:
@@ -352,16 +402,23 @@ def judge(
         if as_json:
             from netwright.show.machine import document
 
-            _dump(document(result, str(path), command))
+            _dump(document(result, str(path), command), stdout)
         else:
             from netwright.show.terminal import print_study
 
-            print_study(result, sys.stdout)
-            print(f"\nreport: {path}")
+            print_study(result, stdout)
+            print(f"\nreport: {printable(str(path))}", file=stdout)
 
 
 def main() -> None:
     """Entry point of the console script."""
+    for number in (0, 1, 2):  # a stream that was closed would hand its number to the next file that is opened
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
     app()
 
 

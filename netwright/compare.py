@@ -17,6 +17,7 @@ from netwright.bench.request import ArmSpec
 from netwright.bench.study import Study, Tell
 from netwright.core.errors import BadInput, require
 from netwright.core.part import Part
+from netwright.core.writing import check_target, write_whole
 from netwright.engine.task import Task
 
 
@@ -77,6 +78,7 @@ def judge(
 
 def finish(study: Study, extend: bool = False, confirm: bool = False, tell: Tell | None = None) -> StudyResult:
     """Run a study and write its report; see compare."""
+    check_target(study.folder / "report.html")  # before the work that would be lost with it
     result = study.run(tell, extend=extend)
     write_report(study.folder, result)
     if confirm and (leader := leader_of(result)) is not None:
@@ -112,8 +114,8 @@ def finish_experiment(asked: Experiment, tell: Tell | None = None) -> Experiment
     from netwright.show.experiments import page, plain
 
     result = asked.run(tell)
-    _write(asked.folder / "report.html", page(result, asked.part))
-    _write(asked.folder / "result.json", json.dumps(plain(result), indent=1) + "\n")
+    write_whole(asked.folder / "report.html", page(result, asked.part))
+    write_whole(asked.folder / "result.json", json.dumps(plain(result), indent=1) + "\n")
     return result
 
 
@@ -134,11 +136,4 @@ def write_report(folder: Path, result: StudyResult) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise BadInput(f"out={str(folder)!r} is a file or lies below one; expected a folder") from None
-    return _write(folder / "report.html", page(result))
-
-
-def _write(path: Path, text: str) -> Path:
-    half = path.with_suffix(".half")
-    half.write_text(text, encoding="utf-8")
-    os.replace(half, path)
-    return path
+    return write_whole(folder / "report.html", page(result))

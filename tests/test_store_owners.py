@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from storing import child, filled, owned, record, run, said
 
-from netwright.bench.store import database, lock, store, tables
+from netwright.bench.store import database, lock, schema, store
 from netwright.bench.store.database import examine
 from netwright.bench.store.lock import Held
 from netwright.bench.store.store import Store
@@ -119,7 +119,7 @@ def test_an_owner_that_was_taken_over_can_not_write(tmp_path):
     made = filled(tmp_path, 3)
     with closing(sqlite3.connect(tmp_path / database.FILE)) as db:
         other = {"token": "other", "pid": 1, "host": "elsewhere", "started": 0.0, "heartbeat": 0.0}
-        tables.put(db, "meta", tables.stamped("meta", "owner", canonical_json(other)))
+        schema.put(db, "meta", schema.stamped("meta", "owner", canonical_json(other)))
         db.commit()
     with pytest.raises(BadInput, match="taken over by process 1 on elsewhere"):
         made.note("late")
@@ -194,7 +194,7 @@ def test_on_a_network_file_system_there_is_no_log_and_the_heartbeat_counts(tmp_p
 
 def test_readers_neither_block_the_owner_nor_change_the_file(tmp_path):
     made = filled(tmp_path)
-    with closing(tables.connect(made.path, "ro")) as slow:
+    with closing(schema.connect(made.path, "ro")) as slow:
         slow.execute("BEGIN")
         assert slow.execute("SELECT count(*) FROM runs").fetchone() == (30,)
         made.add_runs([run(40)])  # while the reader is in the middle of its transaction

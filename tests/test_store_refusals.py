@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from storing import child, filled, owned, run, said, until_full
 
-from netwright.bench.store import database, store, tables
+from netwright.bench.store import database, schema, store
 from netwright.bench.store.database import examine
 from netwright.bench.store.store import Store, study_folder
 from netwright.core.errors import BadInput
@@ -31,7 +31,7 @@ def test_another_study_s_folder_is_refused(tmp_path):
 def test_a_newer_schema_is_refused_everywhere_and_left_alone(tmp_path):
     filled(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / database.FILE)) as db:
-        tables.put(db, "meta", tables.stamped("meta", "schema", "2"))
+        schema.put(db, "meta", schema.stamped("meta", "schema", "2"))
         db.execute("PRAGMA user_version=2")
         db.commit()
     before = (tmp_path / database.FILE).read_bytes()

@@ -6,10 +6,12 @@ Trainings of a study and cells of an experiment go this one way.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+from netwright.bench.causes import Watch, known, to_retry
 from netwright.bench.jobs import Job, JobResult
 from netwright.bench.progress import Progress
 from netwright.bench.records import Run
@@ -30,12 +32,14 @@ class Means:
     limit: float | None = None  # seconds a run
     memory: int | None = None  # bytes a worker
     wait: float | None = None  # seconds to wait for another owner of the study
+    retry: tuple[str, ...] = ()  # states of runs that are made again, whatever their cause
 
     def __post_init__(self) -> None:
         if self.executor not in EXECUTORS:
             raise unknown("executor", self.executor, EXECUTORS)
         if self.limit is not None and not self.limit > 0:
             raise BadInput(f"limit={self.limit!r}; expected seconds above 0")
+        known(self.retry)
         if (self.limit or self.memory) and self.executor in ("serial", "ray"):
             raise BadInput(f"a limit is enforced by worker processes; use --executor processes, not {self.executor}")
 
@@ -64,16 +68,23 @@ def carry_out(
     workers: Callable[[int], int],
     bar: Progress,
     stage: str,
+    retry: bool = True,
 ) -> None:
     """Do every wanted run that has no record; all others are superseded but those whose keys are `also` kept.
 
-    jobs_of(keys) -> jobs of the runs with these keys. workers(runs) -> how many processes so many runs get.
+    jobs_of(keys) -> jobs of the runs with these keys. workers(runs) -> how many processes so many runs get. retry: what
+    failed for a cause outside its code is tried again. Raises NothingWorks where the first runs of every arm fail alike.
     """
     store.add_runs(wanted)
-    store.supersede({run.key for run in wanted} | set(also))
+    keys = {run.key for run in wanted}
+    store.supersede(keys | set(also))
+    if retry:
+        failed = [record for record in store.records() if record.key in keys]
+        store.requeue(to_retry(failed, means.limit, means.retry), redo=True)
     todo = _queued(store, wanted)
     many = workers(len(todo))
     bar.start(stage, len(todo))
+    watch = Watch(Counter(run.arm for run in wanted if run.key in todo))
 
     def on_start(job: Job) -> None:
         store.lease(job.keys)
@@ -86,9 +97,12 @@ def carry_out(
         again = store.requeue(lost, lost=True) if lost else ()
         store.heartbeat()
         last = job.runs[-1]
+        for note in result.notes:
+            store.note(note)
         if result.redo:
             store.note(f"{last.arm}: a stack of {len(job.runs)} was redone as single runs ({result.why})")
         bar.advance(len(result.records) - len(again), f"{last.arm} seed {last.seed}")
+        watch.see(record for record in result.records if record.key not in again)
 
     while todo:
         _execute(jobs_of(todo), on_start, on_result, means, many)

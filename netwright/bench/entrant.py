@@ -20,6 +20,7 @@ from netwright.core import catalogue
 from netwright.core.canonical import canonical_json, digest, parse
 from netwright.core.errors import BadInput, NetwrightError
 from netwright.core.fingerprint import ENGINE_VERSION, fingerprint, fingerprints, of
+from netwright.core.guard import foreign
 from netwright.core.kind import NET, RULE
 from netwright.core.part import Option
 from netwright.engine.build import Chosen, build, chosen
@@ -32,6 +33,11 @@ from netwright.tensor.streams import forward_draws
 #: Dimensions of a trial point that all arms share; the others are options of a part, as "slot.option".
 SHARED = ("lr", "weight_decay")
 DIMENSIONS = 8  # of a trial point at most: the shared ones, then up to six of a part's own
+
+
+@final
+class BadWeights(BadInput):
+    """Stored weights that can't be read, or are of another net."""
 
 
 @final
@@ -182,7 +188,8 @@ class Entrant:
 
     @cached_property
     def _flops(self) -> tuple[float, float]:
-        return flops_of(self.task, self._counted)
+        with foreign(self.name):
+            return flops_of(self.task, self._counted)
 
     # -- runs
 
@@ -198,10 +205,11 @@ class Entrant:
                 slot, _, option = name.partition(".")
                 parts[slot] = Chosen(parts[slot].part, {**parts[slot].options, option: value})
         stream = self.arm.stream(seed)
-        if self.task.foreign:
-            in_net = [one for one in parts.values() if one.place == NET]
-            return put_in(self.task, in_net, parts[RULE], seed, stream, self.device)
-        return build(self.task, parts, stream, self.widths, self.device, meta)
+        with foreign(self.name, draws=False):
+            if self.task.foreign:
+                in_net = [one for one in parts.values() if one.place == NET]
+                return put_in(self.task, in_net, parts[RULE], seed, stream, self.device)
+            return build(self.task, parts, stream, self.widths, self.device, meta)
 
     def data(self, seed: int) -> Data:
         """One seed's data, on its device."""
@@ -230,7 +238,10 @@ class Entrant:
         rule, data = self.build(seed, point), self.data(seed)
         setting = Setting.of(self.task, seed, point, self.precision)
         rule, x = cast(rule, data.x[data.test], setting)
-        rule.load_state_dict(load(weights))
+        try:
+            rule.load_state_dict(load(weights))
+        except Exception as error:
+            raise BadWeights(f"{self.name} seed {seed}: the stored weights aren't its own ({error})") from error
         value = float(self.task.problem.metric(predict(rule, x, setting), data.y[data.test]))
         return value if math.isfinite(value) else self.task.problem.worst
 

@@ -99,9 +99,9 @@ class Experiment:
         """Every cell: a point at a seed."""
         mark = fingerprint(self.part)
         found = []
-        for point in self.points:
-            label = ",".join(f"{axis}={value}" for axis, value in point.items()) or "all"
-            for seed in self.seeds:
+        for seed in self.seeds:  # every point early, so that what fails everywhere shows
+            for point in self.points:
+                label = ",".join(f"{axis}={value}" for axis, value in point.items()) or "all"
                 row = {
                     "schema": 1,
                     "protocol": PROTOCOL,

@@ -10,7 +10,6 @@ import math
 import os
 import platform
 import time
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,9 +20,11 @@ from typing import Any, final
 import torch
 from safetensors.torch import save
 
+from netwright.bench.causes import described
 from netwright.bench.entrant import Entrant, computing
 from netwright.bench.records import Run, RunRecord
 from netwright.core.errors import BadInput, printable
+from netwright.core.guard import drain, foreign
 from netwright.engine.loop import Outcome, make_optimizer
 
 
@@ -61,6 +62,7 @@ class JobResult:
     weights: Mapping[str, bytes] = field(default_factory=dict)
     redo: tuple[str, ...] = ()  # keys of a stack that raised: to be trained one by one
     why: str = ""  # what the stack raised
+    notes: tuple[str, ...] = ()  # what the part's code changed that isn't its own
 
 
 @final
@@ -76,7 +78,7 @@ class Training(Job):
 
     def warm(self) -> None:  # noqa: B027
         """Reads the job's data, and imports what torch loads at its first optimizer."""
-        with suppress(Exception):
+        with suppress(Exception), foreign(self.entrant.name):
             import netwright.engine.stack  # noqa: F401
 
             weight, first = torch.zeros(1, requires_grad=True), self.runs[0]
@@ -91,7 +93,8 @@ class Training(Job):
             if self.engine == "loop":
                 return _result([_alone(self.entrant, run) for run in self.runs])
             try:
-                return self._together()
+                with foreign(f"a run of {self.entrant.name}"):
+                    return self._together()
             except Exception as error:
                 return JobResult((), {}, self.keys, f"{type(error).__name__}: {printable(str(error))[:300]}")
 
@@ -121,7 +124,8 @@ class Call(Job):
     def _one(self, run: Run) -> tuple[RunRecord, bytes | None]:
         start = time.perf_counter()
         try:
-            given = called(self.function)(seed=run.seed, **run.point)
+            with foreign(f"the cell {run.arm}"):
+                given = called(self.function)(seed=run.seed, **run.point)
             numbers, arrays = sorted_out(given)
         except Exception as error:
             return failed_record(run, "oom" if out_of_memory(error) else "failed", error, start), None
@@ -176,7 +180,8 @@ def perform(job: Job) -> JobResult:
 def _alone(entrant: Entrant, run: Run) -> tuple[RunRecord, bytes | None]:
     start = time.perf_counter()
     try:
-        outcome = entrant.train(run.seed, run.point)
+        with foreign(f"a run of {entrant.name}"):
+            outcome = entrant.train(run.seed, run.point)
     except Exception as error:
         return failed_record(run, "oom" if out_of_memory(error) else "failed", error, start), None
     return _record(run, outcome, "loop", time.perf_counter() - start)
@@ -184,7 +189,9 @@ def _alone(entrant: Entrant, run: Run) -> tuple[RunRecord, bytes | None]:
 
 def _result(rows: Sequence[tuple[RunRecord, bytes | None]]) -> JobResult:
     return JobResult(
-        tuple(record for record, _ in rows), {record.key: weights for record, weights in rows if weights is not None}
+        tuple(record for record, _ in rows),
+        {record.key: weights for record, weights in rows if weights is not None},
+        notes=drain(),
     )
 
 
@@ -218,7 +225,7 @@ def _record(run: Run, out: Outcome, engine: str, seconds: float) -> tuple[RunRec
 
 def failed_record(run: Run, state: str, error: BaseException | str, start: float | None = None) -> RunRecord:
     """The row of a run that left no result."""
-    text = error if isinstance(error, str) else "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    text = error if isinstance(error, str) else described(error)
     return RunRecord(
         key=run.key,
         arm=run.arm,

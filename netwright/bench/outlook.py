@@ -12,6 +12,7 @@ from netwright.bench.plan import choose_engines
 from netwright.bench.request import Request
 from netwright.bench.store.store import Store
 from netwright.core.errors import BadInput
+from netwright.core.guard import foreign
 
 
 def outlook(request: Request, entrants: Sequence[Entrant], folder: Path, limit: float | None = None) -> list[str]:
@@ -50,9 +51,10 @@ def estimate(entrants: Sequence[Entrant], engines: Mapping[str, str], runs: int)
     total = 0.0
     for entrant in entrants:
         try:
-            stepper = Stepper(entrant)
-            stepper.step()
-            each = min(seconds(stepper, stepper.step, 1) for _ in range(3))
+            with foreign(entrant.name):
+                stepper = Stepper(entrant)
+                stepper.step()
+                each = min(seconds(stepper, stepper.step, 1) for _ in range(3))
         except Exception:  # a part that raises is reported by its runs; here it only makes the guess a lower bound
             continue
         # a stacked copy costs about a quarter of a step of its own, evaluations a fifth on top

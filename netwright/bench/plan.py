@@ -9,6 +9,7 @@ from typing import Any, final
 
 import torch
 
+from netwright.bench.causes import FIRST
 from netwright.bench.entrant import DIMENSIONS, SHARED, Entrant
 from netwright.bench.jobs import Training
 from netwright.bench.match import match_widths
@@ -195,6 +196,17 @@ def jobs_of(entrants: Sequence[Entrant], plan: Plan, runs: Sequence[Run], todo: 
                 if left := tuple(run for run in mine[i : i + size] if run.key in todo):
                     jobs.append(Training(left, entrant, engine))
     return jobs
+
+
+def first_things_first(jobs: Sequence[Training]) -> list[Training]:
+    """The first jobs of every arm before all others, so that what fails for every arm shows early."""
+    met: dict[str, int] = {}
+    early: list[Training] = []
+    late: list[Training] = []
+    for job in jobs:
+        met[job.entrant.name] = met.get(job.entrant.name, 0) + 1
+        (early if met[job.entrant.name] <= FIRST else late).append(job)
+    return [*early, *late]
 
 
 def widen(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
 from netwright.bench.entrant import Entrant
 from netwright.bench.records import Cost
+from netwright.core.guard import foreign
 from netwright.engine.loop import Loop, Setting, cast
 from netwright.engine.meter import peak_bytes
 from netwright.tensor.streams import forward_draws, generator
@@ -95,7 +96,8 @@ def interleaved(steppers: Sequence[Stepper], rounds: int = ROUNDS) -> list[list[
 def _only_lost(sound: list[int], j: int) -> Iterator[None]:
     """What a part raises costs it its own figures only; its runs tell what it was."""
     try:
-        yield
+        with foreign("the probe of costs"):
+            yield
     except Exception:
         sound.remove(j)
 
@@ -123,8 +125,9 @@ def probe(
             if entrant.name not in sound:
                 continue
             try:
-                stepper = Stepper(entrant)
-                stepper.step()
+                with foreign(entrant.name):
+                    stepper = Stepper(entrant)
+                    stepper.step()
             except Exception as error:  # a part that can't take a step has no cost; its runs say why
                 tell(f"{entrant.name}: no cost measured ({type(error).__name__})")
                 continue
@@ -137,7 +140,12 @@ def probe(
         ratios = [x / y for x, y in zip(times[-1], base, strict=False)] if twin else []
         aa = statistics.median(ratios) if ratios else None
         timed = dict(zip(steppers, times, strict=False))
-        return [_cost(e, steppers.get(e.name), timed.get(e.name), base) for e in entrants], aa
+        costs = []
+        for entrant in entrants:
+            costs.append(Cost(entrant.name, widths=entrant.widths))
+            with suppress(Exception), foreign(entrant.name):  # what only a prediction raises
+                costs[-1] = _cost(entrant, steppers.get(entrant.name), timed.get(entrant.name), base)
+        return costs, aa
 
 
 def _cost(entrant: Entrant, stepper: Stepper | None, times: list[float] | None, base: list[float]) -> Cost:

@@ -31,6 +31,7 @@ from netwright.core import catalogue
 from netwright.core.errors import BadInput, NetwrightError
 from netwright.core.fingerprint import Key, Sources, reach
 from netwright.core.kind import RULE, TASK
+from netwright.core.writing import write_whole
 
 ROOT = Path(__file__).parents[2]
 DRAWN = 10
@@ -281,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.report:
         row = {"since": given.since, "moved": moved, "written anew": names, "run again": [f"{t.what} {t.name}" for t in picked]}
         text = json.dumps({**row, "different": different, "records": kept}, indent=1)
-        given.report.write_text(text + "\n", encoding="utf-8")
+        write_whole(given.report, text + "\n")
     print("nothing was written: the numbers differ" if different else json.dumps(kept, indent=1))
     return int(bool(different))
 
@@ -319,7 +320,7 @@ def write(evidence: Path, old: Marks, new: Marks) -> dict[str, dict[str, int]]:
         if fresh or stale:
             kept[str(path.relative_to(evidence))] = {"kept": fresh, "stale before": stale}
             text = json.dumps(document, indent=1, sort_keys=matrix or "studies" in path.parts)
-            path.write_text(text + "\n", encoding="utf-8")
+            write_whole(path, text + "\n")
     return kept
 
 

@@ -10,6 +10,7 @@ import torch
 
 from netwright.bench import plan as planning
 from netwright.bench import stats
+from netwright.bench.causes import nothing_worked
 from netwright.bench.entrant import Entrant
 from netwright.bench.match import shortfalls
 from netwright.bench.records import ArmResult, Comparison, StudyResult
@@ -68,7 +69,8 @@ def assemble(
         arms.append(ArmResult(name, parts, by_arm[name], mean, interval, n, lost, cost, _edges(scores, name)))
     classes = {"stack" if e.startswith("stack") else "loop" for e in plan.engines.values()}
     environments = store.environments()
-    notes = [*plan.notes, *(n for n in store.notes() if not n.startswith("A/A"))]
+    cause = nothing_worked(records, scores)
+    notes = [*([cause] if cause else []), *plan.notes, *(n for n in store.notes() if not n.startswith("A/A"))]
     notes += [f"{d} of {n} dropped: {s.dropped}" for n in names for d, s in _drops(scores, n)]
     if len(environments) > 1:
         notes.append("records come from different environments (torch version or machine); compare within one where it matters")

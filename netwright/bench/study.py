@@ -13,7 +13,7 @@ from typing import Any, final
 from netwright.bench import plan as planning
 from netwright.bench import stats
 from netwright.bench.carry import Means, carry_out
-from netwright.bench.entrant import GIVEN, Entrant, enter_all
+from netwright.bench.entrant import GIVEN, BadWeights, Entrant, enter_all
 from netwright.bench.environment import environment
 from netwright.bench.jobs import Job, Training, perform
 from netwright.bench.outlook import estimate, outlook
@@ -23,7 +23,8 @@ from netwright.bench.request import ArmSpec, Terms, make_request, open_task, wit
 from netwright.bench.result import assemble
 from netwright.bench.store.store import Store, study_folder
 from netwright.core.canonical import canonical_json, digest
-from netwright.core.errors import BadInput
+from netwright.core.errors import BadInput, printable
+from netwright.core.guard import drain, foreign
 from netwright.engine.task import Task
 
 ROOT = "netwright-studies"
@@ -120,7 +121,7 @@ class Study:
             for note in plan.notes:
                 tell(note)
             with Progress(tell, progress) as bar:
-                self._train(store, plan, bar)
+                self._train(store, plan, bar, retry=True)
                 widened = (
                     planning.widen(self.request, self.entrants, plan, store.records())
                     if not plan.widened and not store.looks()
@@ -136,6 +137,8 @@ class Study:
                 self._score(store, plan, bar)
             if {c.arm for c in store.costs()} != {entrant.name for entrant in self.entrants}:
                 self._probe(store, plan, tell)
+            for note in drain():
+                store.note(note)
             look = store.add_look(self.request.seeds)
             return assemble(self.request, self.entrants, self.command, store, plan, look, time.perf_counter() - begun)
 
@@ -162,17 +165,17 @@ class Study:
             store.put_plan(plan.to_json())
         return plan
 
-    def _train(self, store: Store, plan: planning.Plan, bar: Progress) -> None:
+    def _train(self, store: Store, plan: planning.Plan, bar: Progress, retry: bool = False) -> None:
         wanted = planning.runs_of(self.request, self.entrants, plan)
         others = {run.key for run in store.runs() if run.seed not in self.request.seeds}
 
         def jobs_of(todo: set[str]) -> Sequence[Job]:
-            return planning.jobs_of(self.entrants, plan, wanted, todo)
+            return planning.first_things_first(planning.jobs_of(self.entrants, plan, wanted, todo))
 
         def workers(runs: int) -> int:
             return self._workers(runs, plan)
 
-        carry_out(store, wanted, others, jobs_of, self.means, workers, bar, "training")
+        carry_out(store, wanted, others, jobs_of, self.means, workers, bar, "training", retry)
 
     def _workers(self, runs: int, plan: planning.Plan) -> int:
         """How many worker processes so many trainings get."""
@@ -244,8 +247,14 @@ class Study:
         blob = store.weights(best.key)
         if blob is None:
             return None
-        with entrant.computing():
-            value = entrant.score(seed, best.point, blob)
+        try:
+            with entrant.computing(), foreign(f"the score of {name}"):
+                value = entrant.score(seed, best.point, blob)
+        except BadWeights:
+            return None
+        except Exception as error:  # the metric, or the part in evaluation: a result as a run that raises is one
+            store.note(f"{name} seed {seed}: the test evaluation raised {type(error).__name__}: {printable(str(error))[:300]}")
+            return Score(name, seed, best.trial, self.task.problem.worst, failed=True, key=key)
         lo, hi = plan.lr[entrant.family]
         place = math.log(best.point["lr"] / lo) / math.log(hi / lo) if hi > lo else 0.5
         return Score(name, seed, best.trial, value, at_edge=not planning.EDGE <= place <= 1 - planning.EDGE, key=key)

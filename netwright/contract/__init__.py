@@ -17,6 +17,7 @@ import hashlib
 from netwright.core import catalogue
 from netwright.core.contract import Check, Result, Skip, Wrong
 from netwright.core.errors import unknown
+from netwright.core.guard import foreign
 from netwright.core.part import Part
 
 
@@ -41,7 +42,8 @@ def apply(part: Part, check: Check) -> Result:
     reason = (getattr(part.tags, "reasons", None) or {}).get(check.name)
     head = f"{part.id}, check {check.name}: "
     try:
-        check.fn(part)
+        with foreign(part.id):
+            check.fn(part)
     except Skip as skip:
         return Result(check.name, True, skipped_reason=str(skip))
     except Exception as error:  # a part's own code: whatever it raises is a failure of the part

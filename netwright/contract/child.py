@@ -17,6 +17,7 @@ from netwright.contract import run
 from netwright.core import catalogue
 from netwright.core.contract import Result
 from netwright.core.errors import BadInput, printable, unknown
+from netwright.core.guard import foreign
 from netwright.core.part import Part
 
 
@@ -64,10 +65,12 @@ def find(target: str) -> Part:
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[path.stem] = module  # so that a fingerprint and pickle find it
-        spec.loader.exec_module(module)
+        with foreign(path.name, importing=True):
+            spec.loader.exec_module(module)
     elif ":" in target and "=" not in name:
         try:
-            module = importlib.import_module(head)
+            with foreign(head, importing=True):
+                module = importlib.import_module(head)
         except ModuleNotFoundError as error:
             raise BadInput(f"{target!r}: {error}; give a module that can be imported, or path/to/file.py:NAME") from None
     else:

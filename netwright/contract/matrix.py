@@ -17,6 +17,7 @@ from netwright.core import catalogue
 from netwright.core.contract import Result
 from netwright.core.fingerprint import fingerprint, judged
 from netwright.core.part import Part
+from netwright.core.writing import write_whole
 from netwright.corpus.status import current
 
 
@@ -37,7 +38,7 @@ def write(path: Path, entries: dict[str, Any]) -> None:
     parts = {name: row for name, row in (old | entries).items() if name in present}
     document = {"schema": 1, "parts": parts, "torch": torch.__version__.split("+")[0]}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(document, indent=1, sort_keys=True) + "\n")
 
 
 def examine(name: str, everything: bool) -> tuple[dict[str, Any], str]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from netwright.core import moved
 from netwright.core.errors import BadInput, NetwrightError, UnknownName, unknown
+from netwright.core.guard import foreign
 from netwright.core.kind import Kind
 from netwright.core.part import Part
 
@@ -90,8 +91,9 @@ def _plugins() -> Iterable[Part]:
     for entry in importlib.metadata.entry_points(group=GROUP):
         origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.name
         try:
-            value = entry.load()
-            parts = (value,) if isinstance(value, Part) else declared(value) if inspect.ismodule(value) else tuple(value)
+            with foreign(f"the plug-in {entry.name}", importing=True):
+                value = entry.load()
+                parts = (value,) if isinstance(value, Part) else declared(value) if inspect.ismodule(value) else tuple(value)
             for part in parts:
                 if not isinstance(part, Part):
                     raise BadInput(f"{part!r} is not a Part")

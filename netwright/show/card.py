@@ -11,6 +11,7 @@ from netwright.core import catalogue
 from netwright.core.errors import BadInput
 from netwright.core.kind import Facts
 from netwright.core.part import Part
+from netwright.core.writing import write_whole
 from netwright.corpus.papers import reference_line
 
 
@@ -89,11 +90,11 @@ class Card:
 
         path = Path(path)
         if path.suffix == ".png" and self.curve:
-            path.write_bytes(shapes_png({self.part.name: self.curve}))
+            write_whole(path, shapes_png({self.part.name: self.curve}))
         elif path.suffix == ".svg" and self.curve:
-            path.write_text(shapes_svg({self.part.name: self.curve}), encoding="utf-8")
+            write_whole(path, shapes_svg({self.part.name: self.curve}))
         elif path.suffix == ".svg" and self.part.formula:
-            path.write_text(formula_svg(self.part.formula), encoding="utf-8")
+            write_whole(path, formula_svg(self.part.formula))
         else:
             raise BadInput(f"{path.name}: allowed endings are .svg and .png, and {self.part.id} needs a curve for .png")
 

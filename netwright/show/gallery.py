@@ -11,7 +11,6 @@ import base64
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from netwright.core import __version__, catalogue
 from netwright.core.errors import printable
 from netwright.core.kind import Kind, Line, Moments, Profile
 from netwright.core.part import Part
+from netwright.core.writing import write_whole
 from netwright.corpus import papers as corpus
 from netwright.corpus.status import evidence, status
 from netwright.show import place, words
@@ -62,10 +62,7 @@ def write(out: str | Path, parts: Sequence[Part] | None = None, *, site: bool = 
     path = Path(out)
     text = page(shown(catalogue.parts()) if parts is None else parts, site=site)
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(path.name + ".half")
-    half.write_text(text, encoding="utf-8")
-    os.replace(half, path)
-    return path
+    return write_whole(path, text)
 
 
 def page(parts: Sequence[Part], *, site: bool = False, measured: Mapping[str, Any] | None = None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from netwright.bench.causes import nothing_worked
 from netwright.bench.records import Comparison, StudyResult, ValueRow
 from netwright.show import words
 
@@ -42,6 +43,7 @@ def document(result: StudyResult, report_path: str, command: str) -> dict[str, A
         "against_control": against_control,
         "report": report_path,
         "command": command,
+        "cause": nothing_worked(result.records, result.scores),
     }
     if words.given(result):
         made |= {"not_seen": ["tuning", "cost"], "values": [_value(row) for row in result.values], "notes": list(result.notes)}

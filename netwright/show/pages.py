@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from netwright.core import __version__, catalogue
 from netwright.core.errors import printable
 from netwright.core.kind import Facts
 from netwright.core.part import Claim, Part
+from netwright.core.writing import write_whole
 from netwright.corpus import papers as corpus
 from netwright.corpus.status import current, evidence, fresh, status
 from netwright.show import canvas, figures, gallery, words
@@ -80,9 +80,7 @@ def write(out: str | Path, parts: Sequence[Part] | None = None, measured: Eviden
     pages |= {root / place(part): page(part, known) for part in chosen}
     for path, text in pages.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        half = path.with_suffix(".half")
-        half.write_text(text, encoding="utf-8")
-        os.replace(half, path)
+        write_whole(path, text)
     return list(pages)
 
 

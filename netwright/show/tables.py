@@ -13,6 +13,7 @@ from typing import Any
 
 from netwright.core import catalogue
 from netwright.core.kind import Kind, Table
+from netwright.core.writing import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,5 +53,5 @@ def _measured(kind: Kind) -> Mapping[str, Any]:
 
 if __name__ == "__main__":
     for page, text in pages().items():
-        page.write_text(text, encoding="utf-8")
+        write_whole(page, text)
         print(page)

@@ -7,7 +7,6 @@ extra = load(model, "run.safetensors", optimizer=optimizer)
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from netwright.core.errors import BadInput
+from netwright.core.writing import write_whole
 from netwright.tensor.modules import resizable
 
 SCHEMA = "1"
@@ -46,10 +46,7 @@ def save(
         head = json.dumps({"ties": ties, "optimizer": packed, "extra": dict(extra or {})}, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise BadInput(f"extra= and the optimizer's options have to be plain JSON values: {error}") from None
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(to_bytes(tensors, {"netwright": SCHEMA, HEAD: head}))
-    os.replace(part, path)
-    return path
+    return write_whole(path, to_bytes(tensors, {"netwright": SCHEMA, HEAD: head}))
 
 
 def load(model: nn.Module, path: str | Path, *, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Jobs in spawned worker processes: limits of time and memory are enforced, and a death costs one job.
 
-A worker reads jobs from a pipe until it is told to stop; one that dies or overstays is replaced.
+A worker reads jobs from a pipe until it is told to stop; one that dies or overstays is replaced. It may have children of its
+own, which end with it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, final
 
+from netwright.bench.causes import described
 from netwright.bench.jobs import Job, JobResult, failed_record, perform
 
 GRACE = 300.0  # seconds a worker may take to start, import torch and read its data, before a run counts
@@ -50,7 +52,8 @@ def execute(
                     worker.give(job, limit)
             ready = set(wait([w.pipe for w in pool if w.job], timeout=0.2))
             for worker in [w for w in pool if w.job]:
-                ended = worker.collect() if worker.pipe in ready else worker.overdue()
+                # A child of a dead worker may keep its end of the pipe open: the pipe alone doesn't tell that it died.
+                ended = worker.collect() if worker.pipe in ready or not worker.process.is_alive() else worker.overdue()
                 if ended is None:
                     continue
                 job, result = ended
@@ -80,7 +83,8 @@ class _Worker:
     def __init__(self, memory: int | None) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, memory), daemon=True)
+        # A daemon may have no children, and user code may want some (a DataLoader's workers).
+        self.process = context.Process(target=_serve, args=(theirs, memory), daemon=False)
         with _without_main():
             self.process.start()
         theirs.close()
@@ -99,6 +103,8 @@ class _Worker:
         """The result that lies in the pipe; a broken pipe means that the worker died."""
         assert self.job is not None
         try:
+            if not self.pipe.poll():
+                raise EOFError
             message: Any = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join(5)
@@ -111,6 +117,8 @@ class _Worker:
             self.deadline = float("inf") if self.limit is None else time.monotonic() + self.limit * len(self.job.runs)
             return None
         job, self.job = self.job, None
+        if isinstance(message, str):  # the job could not even be read there
+            return job, JobResult(tuple(failed_record(run, "failed", message) for run in job.runs))
         return job, message
 
     def overdue(self) -> Ended | None:
@@ -131,6 +139,10 @@ class _Worker:
         return job, JobResult((failed_record(job.runs[0], state, why),))
 
     def kill(self) -> None:
+        """Ends the worker and whatever it started: its process group, also where only that is left."""
+        if self.process.pid is not None and hasattr(os, "killpg"):
+            with suppress(OSError):
+                os.killpg(self.process.pid, signal.SIGKILL)
         if self.process.is_alive():
             self.process.kill()
         self.process.join(5)
@@ -163,6 +175,8 @@ _KILLS = _oom_kills()
 def _serve(pipe: Connection, memory: int | None) -> None:
     """The worker's life: receive a job, say that it started, send the result."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator decides
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # a group of its own, so that its children end with it
     threading.Thread(target=_follow, args=(multiprocessing.parent_process(),), daemon=True).start()
     if memory is not None:
         import resource
@@ -170,9 +184,12 @@ def _serve(pipe: Connection, memory: int | None) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     while True:
         try:
-            job = pipe.recv()
+            job = pipe.recv()  # which opens the task, and so runs a user's file
         except EOFError:
             return
+        except BaseException as error:
+            pipe.send(described(error))
+            continue
         if job is None:
             return
         job.warm()
@@ -185,7 +202,9 @@ def _serve(pipe: Connection, memory: int | None) -> None:
 
 
 def _follow(parent: Any) -> None:
-    """Ends the worker soon after its coordinator, whatever a job is doing."""
+    """Ends the worker and its children soon after its coordinator, whatever a job is doing."""
     while parent.is_alive():
         time.sleep(HEARTBEAT)
+    if hasattr(os, "killpg"):
+        os.killpg(0, signal.SIGKILL)
     os._exit(1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from netwright.core.errors import BadInput, require, unknown
+from netwright.core.guard import foreign
 from netwright.engine.task import Data
 
 SPLITS = ("train", "val", "test")
@@ -53,7 +54,8 @@ def read(source: Any, seed: int) -> Data:
 
 def _drawn(what: str, function: Any, seed: int) -> Any:
     try:
-        return function(seed)
+        with foreign(f"{what}(seed)", draws=False):  # whether it draws unseeded has to show the second time
+            return function(seed)
     except Exception as error:
         raise BadInput(f"{what}({seed}) raised {type(error).__name__}: {error}") from error
 
@@ -68,7 +70,8 @@ def _pair(key: str, split: Any) -> tuple[Tensor, Tensor]:
         split = split.tensors
     elif isinstance(split, torch.utils.data.Dataset):
         try:
-            items = [split[i] for i in range(len(split))]  # type: ignore[arg-type]
+            with foreign(f"the Dataset of {key}"):
+                items = [split[i] for i in range(len(split))]  # type: ignore[arg-type]
         except Exception as error:
             raise BadInput(f"{key} is a Dataset that can't be read: {type(error).__name__}: {error}") from error
         require(bool(items), f"{key} is a Dataset without examples")

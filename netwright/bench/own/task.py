@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from netwright.bench.own.data import SPLITS, read, same_pool, shape_of
 from netwright.core.errors import BadInput, NetwrightError, require, slug, unknown
 from netwright.core.fingerprint import source_hash
+from netwright.core.guard import Escape, foreign, kept
 from netwright.core.kind import RULE
 from netwright.engine.task import Data, Problem, Task, eval_grid, one_hot, same, tensor_hash
 
@@ -113,8 +114,8 @@ def task(
     classes = _classes(out, pool)
     called = metric_name or getattr(metric, "__name__", "metric").replace("_", " ").strip("<>")
     problem = Problem(
-        loss,
-        metric,
+        kept("loss", loss),
+        kept("metric", metric),
         called,
         bool(higher_is_better),
         float(worst),
@@ -144,7 +145,7 @@ def task(
         schedule=schedule,
         weight_decay=weight_decay,
         clip=clip,
-        augment=augment,
+        augment=None if augment is None else kept("augment", augment),
         summary=name,
         foreign=True,
         per_seed_data=per_seed,
@@ -258,7 +259,8 @@ def _dry_run(model: Callable[[], Any], pool: Data, loss: Any, metric: Any, batch
 def _call(what: str, function: Callable[..., Any], *args: Any) -> Any:
     """The function's value; whatever it raises is told as a BadInput that says what was tried."""
     try:
-        return function(*args)
+        with foreign(what.split(",")[0]):
+            return function(*args)
     except Exception as error:
         raise BadInput(f"{what} raised {type(error).__name__}: {error}") from error
 
@@ -365,16 +367,14 @@ def _run(path: Path, text_hash: str) -> types.ModuleType:
     sys.modules[name] = module
     sys.path.insert(0, str(path.parent))
     try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+        with foreign(path.name, importing=True):
+            spec.loader.exec_module(module)
+    except Exception as error:
         del sys.modules[name]
         if isinstance(error, NetwrightError):
             raise
-        frames = (
-            [f.lineno for f in inspect.getinnerframes(error.__traceback__) if f.filename == str(path)]
-            if error.__traceback__
-            else []
-        )
+        trace = (error.__cause__ or error).__traceback__ if isinstance(error, Escape) else error.__traceback__
+        frames = [f.lineno for f in inspect.getinnerframes(trace) if f.filename == str(path)] if trace else []
         line = f", line {frames[-1]}" if frames else ""
         raise BadInput(f"{path}{line} raised {type(error).__name__}: {error}") from error
     finally:

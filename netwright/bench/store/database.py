@@ -27,12 +27,14 @@ from netwright.bench.store.schema import (
     plain,
     problems,
     put,
+    refuse_links,
     refuse_newer,
     stamped,
     whole,
 )
 from netwright.core.canonical import canonical_json, parse
 from netwright.core.errors import BadInput
+from netwright.core.writing import check_target, in_place_of
 
 FILE = "study.sqlite"
 LOCK = "study.lock"
@@ -74,8 +76,7 @@ class Database(ABC):
         path = folder / FILE
         with plain(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            if path.is_symlink():
-                raise BadInput(f"{path} is a link; a study's file lies in its own folder")
+            refuse_links(path)
             if (free := shutil.disk_usage(folder).free) < FREE:
                 raise BadInput(f"only {free >> 20} MiB are free for {folder}; a study needs at least {FREE >> 20} MiB")
             remote = network(folder.resolve())
@@ -170,17 +171,12 @@ class Database(ABC):
     def export(self, path: str | Path) -> None:
         """Writes a complete copy, one file, to `path`, also while the study runs. BadInput where the file exists."""
         target = Path(path).absolute()
-        if target.exists():
+        if check_target(target).exists():
             raise BadInput(f"{target} exists; choose a name that is free")
-        draft = target.with_name(target.name + ".draft")
-        with plain(target):
-            try:
-                with closing(connect(self.path, "ro")) as source, closing(connect(draft, "rwc")) as copy:
-                    source.backup(copy)
-                    copy.execute("PRAGMA journal_mode=DELETE")
-                os.replace(draft, target)
-            finally:
-                draft.unlink(missing_ok=True)
+        with plain(target), in_place_of(target) as draft:
+            with closing(connect(self.path, "ro")) as source, closing(connect(draft)) as copy:
+                source.backup(copy)
+                copy.execute("PRAGMA journal_mode=DELETE")
 
     @contextmanager
     def _transaction(self, claim: bool = False) -> Iterator[sqlite3.Connection]:
@@ -235,6 +231,7 @@ def salvage(folder: str | Path) -> Salvage | None:
     if not path.parent.is_dir():
         raise BadInput(f"there is no folder {path.parent}")
     with plain(path):
+        refuse_links(path)
         lock = _acquire(path, "", None, bool(network(path.parent.resolve())))
         try:
             settle(path)

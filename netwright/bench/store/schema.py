@@ -17,6 +17,7 @@ from typing import Any
 
 from netwright.core.canonical import canonical_json, digest, parse
 from netwright.core.errors import BadInput
+from netwright.core.writing import in_place_of
 
 #: Raised by one whenever TABLES change. The table meta keeps its form in every schema, so that any release can tell.
 SCHEMA = 1
@@ -126,9 +127,7 @@ def census(db: sqlite3.Connection) -> dict[str, int]:
 
 def build(path: Path, rows: Mapping[str, Iterable[Row]]) -> None:
     """Writes a complete store of these full rows to a new file, which appears under its name only once it is whole."""
-    draft = path.with_name(path.name + ".draft")
-    draft.unlink(missing_ok=True)
-    with closing(connect(draft, "rwc")) as db:
+    with in_place_of(path) as draft, closing(connect(draft)) as db:
         db.execute(f"PRAGMA page_size={PAGE}")
         db.execute("PRAGMA journal_mode=MEMORY")
         db.execute(f"PRAGMA application_id={APPLICATION}")
@@ -144,7 +143,6 @@ def build(path: Path, rows: Mapping[str, Iterable[Row]]) -> None:
         put(db, "meta", stamped("meta", "schema", canonical_json(SCHEMA)))
         put(db, "meta", stamped("meta", "census", canonical_json(census(db))))
         db.execute("COMMIT")
-    os.replace(draft, path)
     sync(path.parent)
 
 
@@ -156,6 +154,13 @@ def sync(folder: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def refuse_links(path: Path) -> None:
+    """Raises BadInput where the file, or one that SQLite or a salvage writes beside it, is a link to elsewhere."""
+    for suffix in ("", "-wal", "-journal", "-shm", ".fresh"):
+        if path.with_name(path.name + suffix).is_symlink():
+            raise BadInput(f"{path}{suffix} is a link; a study's file lies in its own folder")
 
 
 def meta(db: sqlite3.Connection) -> dict[str, Any]:
