@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -136,7 +137,7 @@ def _drops(scores: Any, name: str) -> list[tuple[str, Any]]:
 
 
 def _aa(store: Store) -> float | None:
-    rows = [float(n.split()[1]) for n in store.notes() if n.startswith("A/A ")]
+    rows = [float(found[1]) for n in store.notes() if (found := re.fullmatch(r"A/A (\d+\.\d+)", n))]
     return rows[-1] if rows else None
 
 
