@@ -136,6 +136,13 @@ def papers(as_json: Json = False) -> None:
         _table(corpus.coverage(parts, status))
 
 
+def _bytes(gib: float) -> int | None:
+    from netwright.core.errors import require
+
+    require(0 <= gib < 2**30, f"--memory {gib}: expected GiB, from 0 on")
+    return round(gib * 2**30) or None
+
+
 def _table(rows: list[dict[str, Any]]) -> None:
     """Rows of equal keys as aligned text."""
     names = list(rows[0])
@@ -252,7 +259,7 @@ def compare(
         command = shlex.join(["netwright", *sys.argv[1:]])
         options = {k: v for k, v in (("size", size), ("data", data)) if v}
         again = tuple(filter(None, retry.replace(" ", "").split(",")))
-        means = Means(executor, workers, limit or None, int(memory * 2**30) or None, wait or None, again)
+        means = Means(executor, workers, limit or None, _bytes(memory), wait or None, again)
         if min(seeds, tune) < 1 or min(steps, batch, workers) < 0:
             raise BadInput("--seeds and --tune take whole numbers from 1; --steps, --batch and --workers from 0")
         study = Study(

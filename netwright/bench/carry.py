@@ -15,6 +15,7 @@ from netwright.bench.causes import Watch, known, to_retry
 from netwright.bench.jobs import Job, JobResult
 from netwright.bench.progress import Progress
 from netwright.bench.records import Run
+from netwright.bench.request import most_threads
 from netwright.bench.store.store import Store
 from netwright.core.errors import BadInput, unknown
 
@@ -39,6 +40,10 @@ class Means:
             raise unknown("executor", self.executor, EXECUTORS)
         if self.limit is not None and not self.limit > 0:
             raise BadInput(f"limit={self.limit!r}; expected seconds above 0")
+        if self.memory is not None and not (isinstance(self.memory, int) and 0 < self.memory < 2**63):
+            raise BadInput(f"memory={self.memory!r}; expected a number of bytes above 0")
+        if not 0 <= self.workers <= most_threads():
+            raise BadInput(f"workers={self.workers!r}; expected 0 to {most_threads()} on this machine")
         known(self.retry)
         if (self.limit or self.memory) and self.executor in ("serial", "ray"):
             raise BadInput(f"a limit is enforced by worker processes; use --executor processes, not {self.executor}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from netwright.bench import stats
 from netwright.bench.entrant import Entrant
+from netwright.bench.overlap import shared_rows
 from netwright.bench.plan import choose_engines
 from netwright.bench.request import Request
 from netwright.bench.store.store import Store
@@ -33,7 +34,7 @@ def outlook(request: Request, entrants: Sequence[Entrant], folder: Path, limit: 
         lines.append(f"about {duration(estimate(entrants, engines, n * request.trials))} of one core on this machine")
     else:
         lines.append(f"at most {duration(limit * runs)} of one core, by the limit of {limit:g} s a run")
-    return lines
+    return [*lines, *shared_rows(task)]
 
 
 def look(request: Request, folder: Path) -> int:

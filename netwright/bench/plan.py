@@ -15,6 +15,7 @@ from netwright.bench.jobs import Training
 from netwright.bench.match import match_widths
 from netwright.bench.records import Run, RunRecord
 from netwright.bench.request import Request
+from netwright.bench.store.typed import check
 from netwright.core.canonical import digest
 from netwright.engine.task import Problem
 from netwright.tensor.streams import derive
@@ -51,7 +52,8 @@ class Plan:
 
     @staticmethod
     def from_json(row: Mapping[str, Any]) -> Plan:
-        return Plan(
+        """The inverse of to_json; TypeError and its like where the row is something else."""
+        plan = Plan(
             dict(row["engines"]),
             {k: tuple(v) for k, v in row["widths"].items()},
             {k: tuple(v) for k, v in row["lr"].items()},
@@ -61,6 +63,12 @@ class Plan:
             int(row["stack"]),
             dict(row["parts"]),
         )
+        check(plan)
+        if not set(plan.parts) == set(plan.engines) == set(plan.widths) or plan.stack < 1:
+            raise ValueError("it doesn't say the same of every arm")
+        if not all(0 < low <= high < math.inf for low, high in plan.lr.values()):
+            raise ValueError("a range of rates is none")
+        return plan
 
 
 def make_plan(request: Request, entrants: Sequence[Entrant], old: Plan | None = None) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -24,6 +25,14 @@ PROTOCOL = "1.0"
 MATCHES = ("none", "params", "flops", "time")
 ENGINES = ("auto", "loop", "stack", "stack-compiled")
 DEFAULT_ARM = "default"
+
+
+MOST = 10_000  # seeds, and trials a replicate
+
+
+def most_threads() -> int:
+    """Threads or workers that are asked for at most: far more than the cores take the machine down with them."""
+    return max(64, 4 * (os.cpu_count() or 1))
 
 
 @final
@@ -61,6 +70,10 @@ class Terms:
             count = getattr(self, what)
             if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
                 raise BadInput(f"{what}={count!r}; expected a whole number of at least 1")
+        if self.threads > most_threads():
+            raise BadInput(f"threads={self.threads}; expected at most {most_threads()} on this machine")
+        if self.trials > MOST or (isinstance(self.seeds, int) and self.seeds > MOST):
+            raise BadInput(f"seeds={self.seeds!r}, trials={self.trials}; expected at most {MOST} of each")
         numbers = self.numbers
         if not numbers or len(set(numbers)) != len(numbers) or min(numbers) < 0:
             raise BadInput(f"seeds={self.seeds!r}; give a number of at least 1, or different whole numbers from 0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from netwright.bench import stats
 from netwright.bench.causes import nothing_worked
 from netwright.bench.entrant import Entrant
 from netwright.bench.match import shortfalls
+from netwright.bench.overlap import shared_rows
 from netwright.bench.records import ArmResult, Comparison, StudyResult
 from netwright.bench.request import Request
 from netwright.bench.store.store import Store
@@ -70,7 +72,7 @@ def assemble(
     classes = {"stack" if e.startswith("stack") else "loop" for e in plan.engines.values()}
     environments = store.environments()
     cause = nothing_worked(records, scores)
-    notes = [*([cause] if cause else []), *plan.notes, *(n for n in store.notes() if not n.startswith("A/A"))]
+    notes = [*([cause] if cause else []), *shared_rows(task), *plan.notes, *(n for n in store.notes() if not n.startswith("A/A"))]
     notes += [f"{d} of {n} dropped: {s.dropped}" for n in names for d, s in _drops(scores, n)]
     if len(environments) > 1:
         notes.append("records come from different environments (torch version or machine); compare within one where it matters")
@@ -137,7 +139,7 @@ def _drops(scores: Any, name: str) -> list[tuple[str, Any]]:
 
 
 def _aa(store: Store) -> float | None:
-    rows = [float(n.split()[1]) for n in store.notes() if n.startswith("A/A ")]
+    rows = [float(found[1]) for n in store.notes() if (found := re.fullmatch(r"A/A (\d+\.\d+)", n))]
     return rows[-1] if rows else None
 
 

@@ -22,8 +22,9 @@ from netwright.bench.records import CRASHES, Run, RunRecord, Score, StudyResult
 from netwright.bench.request import ArmSpec, Terms, make_request, open_task, with_budget
 from netwright.bench.result import assemble
 from netwright.bench.store.store import Store, study_folder
+from netwright.bench.store.typed import MISREAD, misread
 from netwright.core.canonical import canonical_json, digest
-from netwright.core.errors import BadInput, printable
+from netwright.core.errors import BadInput, printable, require
 from netwright.core.guard import drain, foreign
 from netwright.engine.task import Task
 
@@ -79,6 +80,7 @@ class Study:
         self.means = means or Means()
         self.command = command or self._command(arms)
         name = f"{self.task.name}-{self.request.study_id[:8]}"
+        require("\0" not in str(out or ""), f"out={str(out)!r}; a folder's name holds no zero byte")
         self.folder = Path(out) if out is not None else study_folder(ROOT, name)
 
     def again(self, arms: Sequence[str], seeds: Sequence[int], out: Path) -> Study:
@@ -157,7 +159,10 @@ class Study:
 
     def _plan(self, store: Store) -> planning.Plan:
         stored = store.plan()
-        old = None if stored is None else planning.Plan.from_json(stored)
+        try:
+            old = None if stored is None else planning.Plan.from_json(stored)
+        except MISREAD as error:
+            raise misread(store.path, "plan", error) from error
         plan = planning.make_plan(self.request, self.entrants, old)
         if old is not None and plan.data_hash != old.data_hash:
             store.note("the data changed since the last call: everything is run again")

@@ -32,8 +32,9 @@ from netwright.bench.store.schema import (
     stamped,
     whole,
 )
+from netwright.bench.store.typed import understood
 from netwright.core.canonical import canonical_json, parse
-from netwright.core.errors import BadInput
+from netwright.core.errors import BadInput, printable
 from netwright.core.writing import check_target, in_place_of
 
 FILE = "study.sqlite"
@@ -55,6 +56,7 @@ class Database(ABC):
         self._mutex = threading.RLock()
         self._census: dict[str, int] | None = None
         self._environment = ""
+        self._file: tuple[int, int] | None = None  # which file on the disk it is, once it is open to be written
 
     @abstractmethod
     def _resume(self) -> None:
@@ -86,7 +88,7 @@ class Database(ABC):
         try:
             with plain(path):
                 store.salvaged = _prepare(path, study_id)
-                store._db = connect(path)
+                store._db, store._file = connect(path), _which(path)
                 store._db.execute("PRAGMA synchronous=FULL")
                 store._db.execute(f"PRAGMA journal_mode={'DELETE' if remote else 'WAL'}")
             created = store._meta("created") or time.time()
@@ -106,8 +108,9 @@ class Database(ABC):
     def read(cls, folder: str | Path) -> Self:
         """The study's store for reading: it neither blocks its owner nor waits for it. BadInput where there is none."""
         store = cls(Path(folder).absolute() / FILE, None, None, None)
-        if not store.path.is_file():
-            raise BadInput(f"there is no study in {store.folder}: no file {FILE}")
+        with plain(store.path):
+            if not store.path.is_file():
+                raise BadInput(f"there is no study in {store.folder}: no file {FILE}")
         with plain(store.path), closing(connect(store.path, "ro")) as db:
             refuse_newer(db, store.path)
         if not store._meta("study"):
@@ -126,8 +129,17 @@ class Database(ABC):
                 self._db.execute("PRAGMA busy_timeout=2000")
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 self._db.execute("PRAGMA journal_mode=DELETE")
+            self._check_there()
         finally:
             self._abandon()
+
+    def _check_there(self) -> None:
+        """What is written to a file that has no name any more is lost without a word."""
+        if _which(self.path) != self._file:
+            raise BadInput(
+                f"{self.path} was deleted, moved or replaced while the study ran, so its results are not stored and nothing is "
+                "reported. Put it back, or run the same command again to begin anew"
+            )
 
     def _abandon(self) -> None:
         db, self._db = self._db, None
@@ -166,7 +178,7 @@ class Database(ABC):
 
     def notes(self) -> tuple[str, ...]:
         """All notes, in order."""
-        return tuple(row["text"] for row in self._select("notes"))
+        return tuple(printable(str(row["text"])) for row in self._select("notes"))
 
     def export(self, path: str | Path) -> None:
         """Writes a complete copy, one file, to `path`, also while the study runs. BadInput where the file exists."""
@@ -185,6 +197,7 @@ class Database(ABC):
                 raise BadInput(f"{self.path} was opened to be read, or is closed; only create_or_open() writes")
             if self._me.pid != os.getpid():
                 raise BadInput(f"{self.path} belongs to process {self._me.pid}; a forked process can't write it")
+            self._check_there()
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 owner = self.owner()
@@ -220,9 +233,19 @@ class Database(ABC):
             raise Damaged(f"{self.path}: a row of {table} is damaged. Run the same command again: it saves the others")
         return [dict(zip(columns, row, strict=True)) for row in rows]
 
+    @understood("head")
     def _meta(self, name: str) -> Any:
         rows = self._select("meta", "WHERE key=?", name)
         return parse(rows[0]["value"]) if rows else None
+
+
+def _which(path: Path) -> tuple[int, int] | None:
+    """What tells one file from another of the same name; None where there is none."""
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def salvage(folder: str | Path) -> Salvage | None:

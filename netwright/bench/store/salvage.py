@@ -137,7 +137,7 @@ def _remains(path: Path) -> tuple[dict[str, dict[Row, Row]], dict[str, int | Non
                     if whole(table, row) and (place not in carved or carved[place][-2] < row[-2]):
                         carved[place] = row
     census = kept["meta"].get(("census",)) or carved.get(("meta", ("census",)))
-    counts: dict[str, int] = parse(census[1]) if census else {}
+    counts = _counts(census[1]) if census else {}
     for (table, key), row in carved.items():
         # A page that is free again still holds deleted rows: only what is missing is looked for there.
         if table not in counts or len(kept[table]) < counts[table]:
@@ -151,6 +151,15 @@ def _remains(path: Path) -> tuple[dict[str, dict[Row, Row]], dict[str, int | Non
             lost[table] = missing
     gone = {t: sorted(" ".join(map(str, key)) for key in named[t] - kept[t].keys()) for t in lost}
     return kept, lost, {table: tuple(names) for table, names in gone.items() if names}
+
+
+def _counts(text: Any) -> dict[str, int]:
+    """The census as it was stored; {} where something else stands in its place."""
+    try:
+        found = parse(text)
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    return {table: n for table, n in found.items() if isinstance(n, int)} if isinstance(found, dict) else {}
 
 
 def _copy(path: Path, target: Path, first: bytes | None = None) -> Path:

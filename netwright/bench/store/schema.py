@@ -173,7 +173,10 @@ def meta(db: sqlite3.Connection) -> dict[str, Any]:
 
 def refuse_newer(db: sqlite3.Connection, path: Path) -> None:
     """Raises BadInput where a newer release wrote the file. Only a whole row says so: a header may have been hit."""
-    if (schema := meta(db).get("schema", SCHEMA)) > SCHEMA:
+    schema = meta(db).get("schema", SCHEMA)
+    if not isinstance(schema, int):
+        raise BadInput(f"{path} says that its schema is {schema!r:.60}, which is no number. Move the file away to begin anew")
+    if schema > SCHEMA:
         raise BadInput(
             f"{path} was written by a newer netwright (its schema is {schema}, this release knows {SCHEMA}); "
             "upgrade netwright, or choose another folder"

@@ -25,6 +25,7 @@ from netwright.bench.store.database import Database, Wait, examine, salvage
 from netwright.bench.store.lock import Held, Owner
 from netwright.bench.store.salvage import Salvage
 from netwright.bench.store.schema import SCHEMA, Damaged
+from netwright.bench.store.typed import check, fits, made, understood
 from netwright.core.canonical import canonical_json, digest, parse
 from netwright.core.errors import BadInput, printable, slug
 
@@ -32,6 +33,7 @@ __all__ = ["KEPT", "LOSSES", "SCHEMA", "Damaged", "Held", "Owner", "Salvage", "S
 __all__ += ["study_folder"]
 
 LOSSES = 3
+LAST = 253402300800.0  # seconds since the epoch at the end of the year 9999, after which no date can be written
 #: What add_runs, finish and requeue never overwrite.
 KEPT = frozenset({"done", "diverged", "timeout", "failed", "superseded"})
 _DEVICES = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
@@ -55,6 +57,7 @@ class Store(Database):
     threads of the process that opened it.
     """
 
+    @understood("runs")
     def _resume(self) -> None:
         for run in self._select("runs"):
             # A clean close puts these back: their owner died.
@@ -92,9 +95,13 @@ class Store(Database):
         return str(self._meta("request"))
 
     @property
+    @understood("time of creation")
     def created(self) -> float:
         """When the study was first opened, in seconds since the epoch."""
-        return float(self._meta("created"))
+        found = self._meta("created")
+        if not fits(found, float) or not 0 <= found < LAST:
+            raise TypeError(f"{found!r:.60}")
+        return float(found)
 
     def put_plan(self, plan: Any) -> None:
         """Stores the plan (any plain data) in place of the one before."""
@@ -105,9 +112,13 @@ class Store(Database):
         """The stored plan as plain data, or None."""
         return self._meta("plan")
 
+    @understood("looks")
     def looks(self) -> tuple[tuple[int, ...], ...]:
         """The seeds of every look so far, in order."""
-        return tuple(tuple(parse(row["seeds"])) for row in self._select("looks"))
+        looks = tuple(tuple(parse(row["seeds"])) for row in self._select("looks"))
+        if not fits(looks, tuple[tuple[int, ...], ...]):
+            raise TypeError(f"{looks!r:.60}")
+        return looks
 
     def add_look(self, seeds: Iterable[int]) -> int:
         """Counts a look at the results of these seeds and returns its number, from 1.
@@ -124,6 +135,7 @@ class Store(Database):
 
     # -- runs
 
+    @understood("runs")
     def add_runs(self, runs: Iterable[Run]) -> tuple[str, ...]:
         """Adds the runs that are not there yet, queued, and revives superseded ones. Returns the keys it queued."""
         queued = []
@@ -150,12 +162,13 @@ class Store(Database):
                 queued += [run.key] if row["state"] == "queued" else []
         return tuple(queued)
 
+    @understood("runs")
     def runs(self, *states: str) -> tuple[Run, ...]:
         """The runs in these states (none given: all), in the order they were added."""
         _known(states)
         rows = [row for row in self._select("runs") if not states or row["state"] in states]
         names = ("key", "arm", "seed", "trial", "point", "stage")
-        return tuple(Run(**{n: parse(r[n]) if n == "point" else r[n] for n in names}) for r in rows)
+        return tuple(made(Run, {n: parse(r[n]) if n == "point" else r[n] for n in names}) for r in rows)
 
     def states(self) -> dict[str, str]:
         """The state of every run by key, superseded ones among them."""
@@ -180,6 +193,7 @@ class Store(Database):
         """queued, leased, running -> cancelled. Returns the keys it moved."""
         return self._move(keys, {"queued", "leased", "running"}, "cancelled")
 
+    @understood("runs")
     def requeue(self, keys: Iterable[str], lost: bool = False, redo: bool = False) -> tuple[str, ...]:
         """Puts runs without a stored result back into the queue and returns their keys.
 
@@ -262,11 +276,17 @@ class Store(Database):
                 stored.append(record.key)
         return tuple(stored)
 
+    @understood("records")
     def records(self, superseded: bool = False) -> tuple[RunRecord, ...]:
         """The records of all finished runs, in the order these were added; superseded ones only where asked for."""
         states = FINAL | {"superseded"} if superseded else FINAL
         rows = [row for row in self._select("runs") if row["record"] and row["state"] in states]
-        return tuple(run_record(parse(row["record"])) for row in rows)
+        found = tuple(run_record(parse(row["record"])) for row in rows)
+        for record, row in zip(found, rows, strict=True):
+            check(record)
+            if record.key != row["key"]:
+                raise ValueError(f"the record of {row['key']} is of {record.key}")
+        return found
 
     # -- weights, scores, costs, environments
 
@@ -294,24 +314,26 @@ class Store(Database):
             basis = self._bases(" AND arm=? AND seed=?", *place).get(place, "")
             self._put("scores", *place, basis, canonical_json(score))
 
+    @understood("scores")
     def scores(self) -> tuple[Score, ...]:
         """The scores that count, in the order they were first stored; none where a replicate's runs have changed."""
         bases = self._bases()
         rows = [row for row in self._select("scores") if row["basis"] == bases.get((row["arm"], row["seed"]), "")]
-        return tuple(Score(**parse(row["value"])) for row in rows)
+        return tuple(made(Score, parse(row["value"])) for row in rows)
 
     def put_cost(self, cost: Cost) -> None:
         """Stores what an arm costs in place of what was stored before."""
         with self._transaction():
             self._put("costs", cost.arm, canonical_json(cost))
 
+    @understood("costs")
     def costs(self) -> tuple[Cost, ...]:
         """All costs, in the order they were first stored."""
         found = []
         for row in self._select("costs"):
             given = parse(row["value"])
             values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-            found.append(Cost(**values))
+            found.append(made(Cost, values))
         return tuple(found)
 
     def set_environment(self, environment: Mapping[str, Any]) -> None:
@@ -321,6 +343,7 @@ class Store(Database):
             self._put("environments", name, canonical_json(environment))
         self._environment = name
 
+    @understood("environments")
     def environments(self) -> tuple[tuple[dict[str, Any], tuple[str, ...]], ...]:
         """Every environment that has results which count, with their keys. More than one: the study mixes them."""
         covered: dict[str, list[str]] = {}
@@ -328,6 +351,8 @@ class Store(Database):
         for name, key in self._query(f"SELECT environment, key FROM runs {counting}"):
             covered.setdefault(name, []).append(key)
         rows = [(parse(row["value"]), tuple(covered.get(row["id"], ()))) for row in self._select("environments")]
+        if not fits([value for value, _ in rows], tuple[Mapping[str, Any], ...]):
+            raise TypeError(f"{rows!r:.60}")
         return tuple(row for row in rows if row[1])
 
 
