@@ -17,12 +17,12 @@ from torch import zeros
 from typer.testing import CliRunner
 
 from netwright.bench import study as studies
+from netwright.bench.carry import Means
 from netwright.bench.records import RunRecord, to_json
 from netwright.bench.request import Terms, most_threads
 from netwright.bench.store import database, schema, store
 from netwright.bench.store.store import Store
 from netwright.bench.store.typed import check, fits, made
-from netwright.bench.carry import Means
 from netwright.cli import app
 from netwright.compare import compare
 from netwright.core.canonical import canonical_json, parse

@@ -32,6 +32,7 @@ from netwright.tensor.streams import forward_draws
 
 #: Dimensions of a trial point that all arms share; the others are options of a part, as "slot.option".
 SHARED = ("lr", "weight_decay")
+OWN = "own"  # the family of trainings of the user's own
 DIMENSIONS = 8  # of a trial point at most: the shared ones, then up to six of a part's own
 
 
@@ -83,12 +84,13 @@ class Entrant:
     @property
     def family(self) -> str:
         """Arms of one family share a range of rates, and its widening."""
-        return self.tags.family
+        return OWN if self.task.call else self.tags.family
 
     @property
     def rates(self) -> tuple[float, float, float]:
         """Lowest, highest and published rate: the task's, by the factors that the way it learns declares."""
-        low, high, published = (rate * factor for rate, factor in zip(self.task.lr, self.tags.rates, strict=True))
+        factors = (1.0, 1.0, 1.0) if self.task.call else self.tags.rates
+        low, high, published = (rate * factor for rate, factor in zip(self.task.lr, factors, strict=True))
         return low, high, published
 
     @cached_property
@@ -101,6 +103,8 @@ class Entrant:
 
     def why_not_stackable(self, tuned: bool) -> str:
         """The reason its runs can't be trained as one stack, or ''. tuned: they differ in trial points."""
+        if self.task.call:
+            return "its training is the user's own"
         if self.precision == "amp":
             return "stacks don't know mixed precision"
         if self.task.per_seed_data:
@@ -160,7 +164,7 @@ class Entrant:
             "optimizer": [task.optimizer, dict(task.optimizer_options), task.schedule],
             "weight_decay": task.weight_decay,
             "clip": task.clip,
-        }
+        } | ({"call": task.call.rpartition(":")[2]} if task.call else {})
         return digest(row)[:32]
 
     # -- price

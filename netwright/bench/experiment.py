@@ -15,7 +15,7 @@ from typing import Any, final
 from netwright.bench.carry import Means, carry_out
 from netwright.bench.environment import environment
 from netwright.bench.jobs import Call, sorted_out
-from netwright.bench.own.task import FILE
+from netwright.bench.own.source import FILE
 from netwright.bench.progress import Progress
 from netwright.bench.records import Run
 from netwright.bench.store.store import Store, study_folder

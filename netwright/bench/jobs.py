@@ -5,16 +5,14 @@ Everything here is importable by name and travels as plain data, so that any exe
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import platform
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -22,6 +20,7 @@ from safetensors.torch import save
 
 from netwright.bench.causes import described
 from netwright.bench.entrant import Entrant, computing
+from netwright.bench.own.source import called
 from netwright.bench.records import Run, RunRecord
 from netwright.core.errors import BadInput, printable
 from netwright.core.guard import drain, foreign
@@ -129,34 +128,31 @@ class Call(Job):
             numbers, arrays = sorted_out(given)
         except Exception as error:
             return failed_record(run, "oom" if out_of_memory(error) else "failed", error, start), None
-        record = RunRecord(
-            key=run.key,
-            arm=run.arm,
-            seed=run.seed,
-            trial=run.trial,
-            point=run.point,
-            state="done",
-            values=numbers,
-            engine="call",
-            stage=run.stage,
-            seconds=time.perf_counter() - start,
-            host=platform.node(),
-            pid=os.getpid(),
-        )
-        return record, save(arrays) if arrays else None
+        return _done(run, numbers, "call", start), save(arrays) if arrays else None
 
 
-def called(name: str) -> Callable[..., Any]:
-    """The function that "module:name" or "path/to/file.py:name" is. Raises BadInput where there is none."""
-    module, _, attribute = name.rpartition(":")
-    try:
-        if module.endswith(".py"):
-            from netwright.bench.own.task import run_file
+@final
+@dataclass(frozen=True)
+class Own(Job):
+    """Trainings of the user's own, function(arm, seed, point), one a run. function: as of Call."""
 
-            return getattr(run_file(Path(module)), attribute)
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise BadInput(f"no function {name!r}: {error}; expected module:name") from error
+    function: str
+    name: str
+
+    def perform(self) -> JobResult:
+        return _result([(self._one(run), None) for run in self.runs])
+
+    def _one(self, run: Run) -> RunRecord:
+        start = time.perf_counter()
+        try:
+            with foreign(f"a run of {self.name}"):
+                given = called(self.function)(self.name, run.seed, dict(run.point))
+            numbers, _ = sorted_out(given if isinstance(given, Mapping) else {"validation": given, "test": given})
+            if missing := [name for name in ("validation", "test") if numbers.get(name) is None]:
+                raise BadInput(f"it returned {', '.join(numbers)}; expected {' and '.join(missing)} too, or one number")
+        except Exception as error:
+            return failed_record(run, "oom" if out_of_memory(error) else "failed", error, start)
+        return replace(_done(run, numbers, "own", start), best_val=numbers["validation"])
 
 
 def sorted_out(given: Any) -> tuple[dict[str, float | None], dict[str, torch.Tensor]]:
@@ -170,6 +166,23 @@ def sorted_out(given: Any) -> tuple[dict[str, float | None], dict[str, torch.Ten
     if wrong := [f"{n}={v}" for n, v in numbers.items() if v is not None and not math.isfinite(v)]:
         raise BadInput(f"it returned {', '.join(wrong)}; expected finite numbers, or None for what did not occur")
     return numbers, arrays
+
+
+def _done(run: Run, numbers: Mapping[str, float | None], engine: str, start: float) -> RunRecord:
+    return RunRecord(
+        key=run.key,
+        arm=run.arm,
+        seed=run.seed,
+        trial=run.trial,
+        point=run.point,
+        state="done",
+        values=numbers,
+        engine=engine,
+        stage=run.stage,
+        seconds=time.perf_counter() - start,
+        host=platform.node(),
+        pid=os.getpid(),
+    )
 
 
 def perform(job: Job) -> JobResult:

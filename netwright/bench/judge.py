@@ -13,8 +13,8 @@ from numbers import Integral, Real
 from typing import Any, final
 
 from netwright.bench import stats
-from netwright.bench.records import ArmResult, Comparison, Score, StudyResult, ValueRow
-from netwright.bench.result import title
+from netwright.bench.records import ArmResult, Comparison, Score, StudyResult
+from netwright.bench.result import title, value_rows
 from netwright.core.canonical import digest
 from netwright.core.errors import BadInput, require, unknown
 
@@ -124,7 +124,7 @@ def judge_scores(
         notes=tuple(_gaps(table, everywhere)),
         environment={},
         command="",
-        values=tuple(_value_rows(further, list(table), len(comparisons))),
+        values=tuple(value_rows(further, list(table), len(comparisons))),
     )
 
 
@@ -283,15 +283,3 @@ def _step(scores: Mapping[str, Mapping[int, float]]) -> float:
     """The smallest gap between any two different scores; 0 where there is none."""
     seen = sorted({value for row in scores.values() for value in row.values()})
     return min((b - a for a, b in pairwise(seen)), default=0.0)
-
-
-def _value_rows(values: Mapping[str, Mapping[str, BySeed]], arms: Sequence[str], m: int) -> Iterable[ValueRow]:
-    """Each named value of each arm beside the baseline's, at the confidence of the m comparisons."""
-    for name, by_arm in values.items():
-        known = {arm: {seed: v for seed, v in by_arm.get(arm, {}).items() if v is not None} for arm in arms}
-        base = known[arms[0]]
-        for arm in arms:
-            paired = [known[arm][seed] - base[seed] for seed in sorted(base) if seed in known[arm]] if arm != arms[0] else []
-            mean = sum(paired) / len(paired) if paired else None
-            interval = stats.t_interval(paired, 1 - stats.level() / m)
-            yield ValueRow(name, arm, *stats.arm_summary(known[arm]), mean, interval, len(paired))

@@ -30,6 +30,10 @@ def outlook(request: Request, entrants: Sequence[Entrant], folder: Path, limit: 
     lines.append(
         f"{len(entrants)} arms x {n} seeds x {request.trials} trials = {runs} runs of {task.steps} steps, engine {names}"
     )
+    if task.call:
+        lines[-1] = f"{len(entrants)} arms x {n} seeds x {request.trials} trials = {runs} runs of your own training"
+        lines.append("how long one takes is not known here" if limit is None else f"at most {duration(limit * runs)} of one core")
+        return lines
     if limit is None:
         lines.append(f"about {duration(estimate(entrants, engines, n * request.trials))} of one core on this machine")
     else:

@@ -11,7 +11,7 @@ import torch
 
 from netwright.bench.causes import FIRST
 from netwright.bench.entrant import DIMENSIONS, SHARED, Entrant
-from netwright.bench.jobs import Training
+from netwright.bench.jobs import Job, Own, Training
 from netwright.bench.match import match_widths
 from netwright.bench.records import Run, RunRecord
 from netwright.bench.request import Request
@@ -189,12 +189,12 @@ def runs_of(request: Request, entrants: Sequence[Entrant], plan: Plan) -> list[R
     return out
 
 
-def jobs_of(entrants: Sequence[Entrant], plan: Plan, runs: Sequence[Run], todo: Collection[str]) -> list[Training]:
+def jobs_of(entrants: Sequence[Entrant], plan: Plan, runs: Sequence[Run], todo: Collection[str]) -> list[Job]:
     """The runs whose keys are still to do as jobs: single ones for the loop engine, stacks for the stack engine.
 
     Stacks are cut from all runs, so that a study that was interrupted continues with the stacks it would have had.
     """
-    jobs = []
+    jobs: list[Job] = []
     for entrant in plan.placed(entrants):
         engine = plan.engines[entrant.name]
         size = 1 if engine == "loop" else plan.stack
@@ -202,18 +202,20 @@ def jobs_of(entrants: Sequence[Entrant], plan: Plan, runs: Sequence[Run], todo: 
             mine = [run for run in runs if run.arm == entrant.name and run.stage == stage]
             for i in range(0, len(mine), size):
                 if left := tuple(run for run in mine[i : i + size] if run.key in todo):
-                    jobs.append(Training(left, entrant, engine))
+                    own = Own(left, entrant.task.call, entrant.name) if entrant.task.call else None
+                    jobs.append(own or Training(left, entrant, engine))
     return jobs
 
 
-def first_things_first(jobs: Sequence[Training]) -> list[Training]:
+def first_things_first(jobs: Sequence[Job]) -> list[Job]:
     """The first jobs of every arm before all others, so that what fails for every arm shows early."""
     met: dict[str, int] = {}
-    early: list[Training] = []
-    late: list[Training] = []
+    early: list[Job] = []
+    late: list[Job] = []
     for job in jobs:
-        met[job.entrant.name] = met.get(job.entrant.name, 0) + 1
-        (early if met[job.entrant.name] <= FIRST else late).append(job)
+        arm = job.runs[0].arm
+        met[arm] = met.get(arm, 0) + 1
+        (early if met[arm] <= FIRST else late).append(job)
     return [*early, *late]
 
 

@@ -180,6 +180,8 @@ def parse_arm(text: str, task: Task) -> ArmSpec:
     text = printable(text).strip()
     if text == DEFAULT_ARM:
         return ArmSpec(DEFAULT_ARM)
+    if task.call:  # what an arm is, the user's own training knows
+        return ArmSpec(text)
     admitted = slots_of(task)
     parts: dict[str, tuple[str, Mapping[str, Any]]] = {}
     in_net = []
@@ -230,6 +232,12 @@ def make_request(
     if added:
         specs.append(ArmSpec(found, {**specs[0].parts, RULE: (task.control, {})}))
     same = {name: getattr(terms, name) for name in ("trials", "match", "all_pairs", "engine", "device", "precision", "threads")}
+    if task.call:
+        same["match"] = "none"  # what an arm costs is not seen
+        if terms.trials > 1 and task.lr[0] == task.lr[1]:
+            raise BadInput(
+                f"trials={terms.trials}, but {task.id} has no range of rates to try: give lr= to its task, or trials=1"
+            )
     return Request(
         task_ref,
         dict(task_options),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from netwright.bench.causes import nothing_worked
 from netwright.bench.entrant import Entrant
 from netwright.bench.match import shortfalls
 from netwright.bench.overlap import shared_rows
-from netwright.bench.records import ArmResult, Comparison, StudyResult
+from netwright.bench.records import ArmResult, Comparison, RunRecord, Score, StudyResult, ValueRow
 from netwright.bench.request import Request
 from netwright.bench.store.store import Store
 from netwright.core import catalogue
@@ -23,6 +23,9 @@ from netwright.core.errors import NetwrightError
 from netwright.core.kind import NET
 from netwright.corpus.papers import reference_line
 from netwright.engine.task import Task
+
+#: Named values that a score is made of.
+PARTS_OF_A_SCORE = ("validation", "test")
 
 
 def assemble(
@@ -105,6 +108,7 @@ def assemble(
         curves=shapes(entrants),
         shared_init=shared_init(entrants, request.seeds[0]),
         papers=references(entrants),
+        values=tuple(value_rows(named_values(scores, records), names, max(1, len(comparisons)))),
         control=request.control,
         against_control=above,
     )
@@ -158,7 +162,7 @@ def shared_init(entrants: Sequence[Entrant], seed: int) -> dict[str, tuple[int, 
     """arm -> (initial values equal to the baseline's at the same path, all its values), at one seed."""
     out: dict[str, tuple[int, int]] = {}
     base: dict[str, torch.nn.Parameter] = {}
-    for entrant in entrants:
+    for entrant in entrants if not entrants[0].task.call else ():
         try:
             state = dict(entrant.build(seed).named_parameters())
         except (NetwrightError, RuntimeError, TypeError, ValueError):
@@ -173,6 +177,30 @@ def references(entrants: Sequence[Entrant]) -> dict[str, str]:
     """arm -> the papers of the parts it names."""
     named = {e.name: [one.part for slot, one in e.parts.items() if slot in e.arm.parts] for e in entrants}
     return {name: "; ".join(reference_line(part.paper) for part in parts) for name, parts in named.items() if parts}
+
+
+def value_rows(values: Mapping[str, Mapping[str, Mapping[int, float | None]]], arms: Sequence[str], m: int) -> Iterable[ValueRow]:
+    """Each named value of each arm beside the baseline's, at the confidence of the m comparisons."""
+    for name, by_arm in values.items():
+        known = {arm: {seed: v for seed, v in by_arm.get(arm, {}).items() if v is not None} for arm in arms}
+        base = known[arms[0]]
+        for arm in arms:
+            paired = [known[arm][seed] - base[seed] for seed in sorted(base) if seed in known[arm]] if arm != arms[0] else []
+            mean = sum(paired) / len(paired) if paired else None
+            interval = stats.t_interval(paired, 1 - stats.level() / m)
+            yield ValueRow(name, arm, *stats.arm_summary(known[arm]), mean, interval, len(paired))
+
+
+def named_values(scores: Sequence[Score], records: Sequence[RunRecord]) -> dict[str, dict[str, dict[int, float | None]]]:
+    """name -> arm -> value by seed, of the selected runs; what the score itself was made of is left out."""
+    chosen = {s.key: s for s in scores if s.trial is not None}
+    found: dict[str, dict[str, dict[int, float | None]]] = {}
+    for record in records:
+        if (score := chosen.get(record.key)) is not None:
+            for name, value in record.values.items():
+                if name not in PARTS_OF_A_SCORE:
+                    found.setdefault(name, {}).setdefault(score.arm, {})[score.seed] = value
+    return found
 
 
 def planned(request: Request, task: Task, lines: list[str]) -> dict[str, Any]:

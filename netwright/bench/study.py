@@ -18,7 +18,7 @@ from netwright.bench.environment import environment
 from netwright.bench.jobs import Job, Training, perform
 from netwright.bench.outlook import estimate, outlook
 from netwright.bench.progress import Progress
-from netwright.bench.records import CRASHES, Run, RunRecord, Score, StudyResult
+from netwright.bench.records import CRASHES, Cost, Run, RunRecord, Score, StudyResult
 from netwright.bench.request import ArmSpec, Terms, make_request, open_task, with_budget
 from netwright.bench.result import assemble
 from netwright.bench.store.store import Store, study_folder
@@ -249,6 +249,13 @@ class Study:
             return Score(name, seed, None, math.nan, dropped=f"{crashes[0].state}: {crashes[0].error}", key=key)
         if best is None:
             return Score(name, seed, None, self.task.problem.worst, failed=True, key=key)
+        lo, hi = plan.lr[entrant.family]
+        place = math.log(best.point["lr"] / lo) / math.log(hi / lo) if hi > lo else 0.5
+        at_edge = not planning.EDGE <= place <= 1 - planning.EDGE
+        if self.task.call:  # sealed in the record until its trial was selected
+            value = best.values["test"]
+            assert value is not None  # else the run had failed
+            return Score(name, seed, best.trial, value, at_edge=at_edge, key=key)
         blob = store.weights(best.key)
         if blob is None:
             return None
@@ -260,13 +267,15 @@ class Study:
         except Exception as error:  # the metric, or the part in evaluation: a result as a run that raises is one
             store.note(f"{name} seed {seed}: the test evaluation raised {type(error).__name__}: {printable(str(error))[:300]}")
             return Score(name, seed, best.trial, self.task.problem.worst, failed=True, key=key)
-        lo, hi = plan.lr[entrant.family]
-        place = math.log(best.point["lr"] / lo) / math.log(hi / lo) if hi > lo else 0.5
-        return Score(name, seed, best.trial, value, at_edge=not planning.EDGE <= place <= 1 - planning.EDGE, key=key)
+        return Score(name, seed, best.trial, value, at_edge=at_edge, key=key)
 
     def _probe(self, store: Store, plan: planning.Plan, tell: Tell) -> None:
         from netwright.bench.probe import probe
 
+        if self.task.call:  # what a training of the user's own costs is not seen
+            for entrant in self.entrants:
+                store.put_cost(Cost(entrant.name))
+            return
         states: dict[str, set[str]] = {}
         for record in store.records():
             states.setdefault(record.arm, set()).add(record.state)

@@ -142,6 +142,7 @@ class Task:
     swap_slot: Any = None
     source_hash: str = ""
     host: str = ""
+    call: str = ""  # "module:name" of a training of the user's own, which takes the place of net, data and budget
 
     def data_hash(self) -> str:
         """Hash of the pool of seed 0, taken once: it belongs to the job key, so that other data is another study.

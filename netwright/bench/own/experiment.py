@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from netwright.bench.own.task import run_file
+from netwright.bench.own.source import run_file
 from netwright.core import catalogue
 from netwright.core.errors import BadInput, require, unknown
 from netwright.core.kind import BENCH

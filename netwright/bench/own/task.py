@@ -6,15 +6,10 @@ Everything is looked at once, early, on a dry run of the model, so that a study 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import importlib.util
-import inspect
 import math
 import numbers
-import sys
-import types
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from netwright.bench.own.data import SPLITS, read, same_pool, shape_of
+from netwright.bench.own.loop import own_loop
+from netwright.bench.own.source import digest_of, origin_of, run_file
 from netwright.core.errors import BadInput, NetwrightError, require, slug, unknown
 from netwright.core.fingerprint import source_hash
-from netwright.core.guard import Escape, foreign, kept
+from netwright.core.guard import foreign, kept
 from netwright.core.kind import RULE
 from netwright.engine.task import Data, Problem, Task, eval_grid, one_hot, same, tensor_hash
 
@@ -33,6 +30,7 @@ from netwright.engine.task import Data, Problem, Task, eval_grid, one_hot, same,
 def task(
     name: str,
     *,
+    run: str | Callable[..., Any] | None = None,
     model: Callable[[], nn.Module] | None = None,
     train: Any = None,
     val: Any = None,
@@ -70,9 +68,35 @@ def task(
     slot: what arms replace: a module type, a path pattern, or whatever else `netwright.swap` takes. None: nothing, arms
         can differ in the learning rule only.
     version: raise it when something changed that the source of your functions doesn't show.
+    run: instead of model, data, loss, metric and budget, a training of your own, train(arm, seed, point), or
+        "module:train" or "path/to/file.py:train". arm is the text that compare was given; point holds the rate, {"lr": ...},
+        where lr= is given. It returns {"validation": v, "test": t, ...}: trials are selected by validation, test is judged,
+        every other number is a named value. A plain number is both, and can't be tuned by.
     Raises BadInput, naming the argument, for anything that is missing or doesn't fit.
     """
     require(isinstance(name, str) and bool(name.strip()), f"name={name!r}; expected a text to call the task by")
+    if run is not None:
+        both = {"model": model, "train": train, "val": val, "test": test, "data": data, "loss": loss, "metric": metric}
+        both |= {"steps": steps, "batch": batch, "slot": slot, "clip": clip, "augment": augment}
+        if clash := [f"{key}=" for key, value in both.items() if value is not None]:
+            raise BadInput(
+                f"task({name!r}) has run=, a training of your own, and {_and(clash)}, which that decides; leave them out"
+            )
+        needed = {"higher_is_better": higher_is_better, "worst": worst, "delta": delta}
+        if absent := [f"{key}=" for key, value in needed.items() if value is None]:
+            raise BadInput(f"task({name!r}) lacks {_and(absent)}")
+        _check_numbers(higher_is_better, worst, delta, 1, 1, 1)
+        assert higher_is_better is not None and worst is not None and delta is not None  # checked above
+        return own_loop(
+            name,
+            run,
+            higher_is_better=higher_is_better,
+            worst=worst,
+            delta=delta,
+            rates=None if lr is None else rates_of(lr),
+            metric_name=metric_name,
+            version=version,
+        )
     given: dict[str, Any] = {
         "model": model,
         "loss": loss,
@@ -96,7 +120,7 @@ def task(
         callable(model) and not isinstance(model, nn.Module),
         f"model is {type(model).__name__}; expected a function that makes a fresh one: model=lambda: Net()",
     )
-    low, high, published = _rates(lr)
+    low, high, published = rates_of(lr)
     per_seed = data is not None or any(callable(split) for split in (train, val, test))
     require(data is None or (train, val, test) == (None,) * 3, "data= stands instead of train=, val= and test=; give one")
     source = partial(read, data if data is not None else (train, val, test))
@@ -150,9 +174,9 @@ def task(
         foreign=True,
         per_seed_data=per_seed,
         swap_slot=slot,
-        source_hash=_digest(
+        source_hash=digest_of(
             seen["model"],
-            *(_origin(f) for f in (model, loss, metric, augment, data, train, val, test) if callable(f)),
+            *(origin_of(f) for f in (model, loss, metric, augment, data, train, val, test) if callable(f)),
             str([len(getattr(pool, key)) for key in SPLITS]),  # the hash of the data doesn't see where a split ends
             str(higher_is_better),
         ),
@@ -196,7 +220,7 @@ def _check_training(optimizer: str, options: Any, schedule: str, weight_decay: A
     require(clip is None or (_real(clip) and clip > 0), f"clip={clip!r}; expected a norm above 0, or None")
 
 
-def _rates(lr: Any) -> tuple[float, float, float]:
+def rates_of(lr: Any) -> tuple[float, float, float]:
     try:
         low, high, *rest = (float(rate) for rate in lr)
     except (TypeError, ValueError):
@@ -288,46 +312,7 @@ def _gives(pool: Data, classes: int | None) -> frozenset[str]:
     return frozenset(shapes | ({"labels"} if classes and pool.y.dim() == 1 else set() if classes else {"targets"}))
 
 
-# Identity -------------------------------------------------------------------------------------------------------------
-
-
-def _digest(*texts: str) -> str:
-    return hashlib.sha256("|".join(texts).encode()).hexdigest()[:16]
-
-
-def _origin(function: Any) -> str:
-    """What changes with a function: its file's syntax tree; the name of installed code; byte code, without a file.
-
-    A partial adds those of its arguments that are plain values.
-    """
-    if isinstance(function, partial):
-        bound = [*enumerate(function.args), *sorted(function.keywords.items())]
-        plain = [(key, value) for key, value in bound if isinstance(value, (str, int, float, type(None)))]
-        return _origin(function.func) + repr(plain)
-    function = inspect.unwrap(function)
-    held = function if hasattr(function, "__qualname__") else type(function)
-    name = f"{held.__module__}.{held.__qualname__}"
-    try:
-        path = Path(inspect.getsourcefile(held) or "")
-        text = path.read_text(encoding="utf-8")
-    except (TypeError, OSError):
-        return name + _bytecode(getattr(held, "__code__", None))
-    installed = "site-packages" in path.parts or path.is_relative_to(Path(torch.__file__).parent)
-    return name if installed else held.__qualname__ + source_hash(text)  # a file run as a script has another module name
-
-
-def _bytecode(code: types.CodeType | None) -> str:
-    if code is None:
-        return ""
-    inner = [_bytecode(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
-    return _digest(code.co_code.hex(), repr(code.co_names), *inner)
-
-
-#: How the names of modules begin that are files run by their paths.
-FILE = "netwright_file_"
-
-
-# Files ----------------------------------------------------------------------------------------------------------------
+# Files ---------------------------------------------------------------------------------------------------------------
 
 
 def load_file(ref: str) -> Task:
@@ -349,34 +334,4 @@ def load_file(ref: str) -> Task:
         raise unknown("task", name, tasks, owner=file)
     found = held[name]
     require(isinstance(found, Task), f"{file}:{name} is {shape_of(found)}; expected a task: {name} = netwright.task(...)")
-    return dataclasses.replace(found, source_hash=_digest(found.source_hash, source_hash(text)))
-
-
-def run_file(path: Path) -> types.ModuleType:
-    """A file of the user's as a module, run once a process and text."""
-    return _run(path.resolve(), _digest(path.read_text(encoding="utf-8")))
-
-
-@cache
-def _run(path: Path, text_hash: str) -> types.ModuleType:
-    """The file as a module, run with its own folder importable."""
-    name = f"{FILE}{_digest(str(path), text_hash)}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # the path ends in .py
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    sys.path.insert(0, str(path.parent))
-    try:
-        with foreign(path.name, importing=True):
-            spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        if isinstance(error, NetwrightError):
-            raise
-        trace = (error.__cause__ or error).__traceback__ if isinstance(error, Escape) else error.__traceback__
-        frames = [f.lineno for f in inspect.getinnerframes(trace) if f.filename == str(path)] if trace else []
-        line = f", line {frames[-1]}" if frames else ""
-        raise BadInput(f"{path}{line} raised {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
+    return dataclasses.replace(found, source_hash=digest_of(found.source_hash, source_hash(text)))

@@ -1,0 +1,106 @@
+"""Code of the user's own: what identifies it, and files that are run by their paths."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import types
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from netwright.core.errors import BadInput, NetwrightError
+from netwright.core.fingerprint import source_hash
+from netwright.core.guard import Escape, foreign
+
+#: How the names of modules begin that are files run by their paths.
+FILE = "netwright_file_"
+
+
+def digest_of(*texts: str) -> str:
+    return hashlib.sha256("|".join(texts).encode()).hexdigest()[:16]
+
+
+def origin_of(function: Any) -> str:
+    """What changes with a function: its file's syntax tree; the name of installed code; byte code, without a file.
+
+    A partial adds those of its arguments that are plain values.
+    """
+    if isinstance(function, partial):
+        bound = [*enumerate(function.args), *sorted(function.keywords.items())]
+        plain = [(key, value) for key, value in bound if isinstance(value, (str, int, float, type(None)))]
+        return origin_of(function.func) + repr(plain)
+    function = inspect.unwrap(function)
+    held = function if hasattr(function, "__qualname__") else type(function)
+    name = f"{held.__module__}.{held.__qualname__}"
+    try:
+        path = Path(inspect.getsourcefile(held) or "")
+        text = path.read_text(encoding="utf-8")
+    except (TypeError, OSError):
+        return name + _bytecode(getattr(held, "__code__", None))
+    installed = "site-packages" in path.parts or path.is_relative_to(Path(torch.__file__).parent)
+    return name if installed else held.__qualname__ + source_hash(text)  # a file run as a script has another module name
+
+
+def _bytecode(code: types.CodeType | None) -> str:
+    if code is None:
+        return ""
+    inner = [_bytecode(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
+    return digest_of(code.co_code.hex(), repr(code.co_names), *inner)
+
+
+def run_file(path: Path) -> types.ModuleType:
+    """A file of the user's as a module, run once a process and text."""
+    return _run(path.resolve(), digest_of(path.read_text(encoding="utf-8")))
+
+
+@cache
+def _run(path: Path, text_hash: str) -> types.ModuleType:
+    """The file as a module, run with its own folder importable."""
+    name = f"{FILE}{digest_of(str(path), text_hash)}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # the path ends in .py
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        with foreign(path.name, importing=True):
+            spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        if isinstance(error, NetwrightError):
+            raise
+        trace = (error.__cause__ or error).__traceback__ if isinstance(error, Escape) else error.__traceback__
+        frames = [f.lineno for f in inspect.getinnerframes(trace) if f.filename == str(path)] if trace else []
+        line = f", line {frames[-1]}" if frames else ""
+        raise BadInput(f"{path}{line} raised {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+_held: dict[str, Callable[..., Any]] = {}  # functions of this process that a file would have to be run again for
+
+
+def hold(name: str, function: Callable[..., Any]) -> None:
+    """Makes a function known by its "module:name" or "path/to/file.py:name" in this process, where it exists already."""
+    _held[name] = function
+
+
+def called(name: str) -> Callable[..., Any]:
+    """The function that "module:name" or "path/to/file.py:name" is. Raises BadInput where there is none."""
+    if name in _held:
+        return _held[name]
+    module, _, attribute = name.rpartition(":")
+    try:
+        if module.endswith(".py"):
+            return getattr(run_file(Path(module)), attribute)
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise BadInput(f"no function {name!r}: {error}; expected module:name") from error
