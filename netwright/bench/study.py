@@ -28,7 +28,7 @@ from netwright.bench.store.store import Store, study_folder
 from netwright.bench.store.typed import MISREAD, misread
 from netwright.core.canonical import canonical_json, digest
 from netwright.core.errors import BadInput, printable, require
-from netwright.core.guard import drain, foreign
+from netwright.core.guard import Stopping, drain, foreign
 from netwright.engine.task import Task
 
 ROOT = "netwright-studies"
@@ -155,8 +155,8 @@ class Study:
             plan = self._plan(store)
             for note in plan.notes:
                 tell(note)
-            with Progress(tell, progress) as bar:
-                self._train(store, plan, bar, retry=True)
+            with Progress(tell, progress) as bar, Stopping(tell) as stop:
+                self._train(store, plan, bar, stop, retry=True)
                 widened = (
                     planning.widen(self.request, self.entrants, plan, store.records())
                     if not plan.widened and not store.looks()
@@ -168,8 +168,8 @@ class Study:
                     )
                     store.put_plan(plan.to_json())
                     tell(plan.notes[-1])
-                    self._train(store, plan, bar)
-                self._score(store, plan, bar)
+                    self._train(store, plan, bar, stop)
+                self._score(store, plan, bar, stop)
             if {c.arm for c in store.costs()} != {entrant.name for entrant in self.entrants}:
                 self._probe(store, plan, tell)
             for note in drain():
@@ -203,7 +203,7 @@ class Study:
             store.put_plan(plan.to_json())
         return plan
 
-    def _train(self, store: Store, plan: planning.Plan, bar: Progress, retry: bool = False) -> None:
+    def _train(self, store: Store, plan: planning.Plan, bar: Progress, stop: Stopping, retry: bool = False) -> None:
         wanted = planning.runs_of(self.request, self.entrants, plan)
         keys = {run.key for run in wanted}
         others = {run.key for run in store.runs() if run.seed not in self.request.seeds}
@@ -218,6 +218,7 @@ class Study:
         watch = Watch(Counter(run.arm for run in wanted if run.key in todo))
 
         def on_start(job: Job) -> None:
+            stop.check()
             store.lease(job.keys)
             store.start(job.keys)
 
@@ -233,6 +234,7 @@ class Study:
                 store.note(f"{job.entrant.name}: a stack of {len(job.runs)} was redone as single runs ({result.why})")
             bar.advance(len(result.records) - len(again), f"{job.entrant.name} seed {job.runs[-1].seed}")
             watch.see(record for record in result.records if record.key not in again)
+            stop.check()
 
         while todo:
             jobs = planning.jobs_of(self.entrants, plan, wanted, todo)
@@ -278,7 +280,7 @@ class Study:
 
             execute(jobs, on_start, on_result)
 
-    def _score(self, store: Store, plan: planning.Plan, bar: Progress) -> None:
+    def _score(self, store: Store, plan: planning.Plan, bar: Progress, stop: Stopping) -> None:
         """One test evaluation a replicate, of the run that validation selected; then its weights are dropped."""
         placed = {entrant.name: entrant for entrant in plan.placed(self.entrants)}
         cells = [(entrant, seed) for entrant in placed.values() for seed in self.request.seeds]
@@ -290,6 +292,7 @@ class Study:
                 records.setdefault((record.arm, record.seed), []).append(record)
             again: list[Run] = []
             for entrant, seed in cells:
+                stop.check()
                 name = entrant.name
                 mine = records.get((name, seed), [])
                 best = planning.select(mine, self.task.problem)
