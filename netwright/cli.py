@@ -296,6 +296,9 @@ def compare(
                 _dump({"schema": 1, "study": study.request.study_id, "command": command, "cause": str(error)}, stdout)
             _say(f"error: {error}")
             raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            _say(f"stopped; what was finished is kept in {study.folder}. To continue: {command}")
+            raise typer.Exit(130) from None
         path = study.folder / "report.html"
         if as_json:
             from netwright.show.machine import document

@@ -18,6 +18,7 @@ from netwright.bench.records import Run
 from netwright.bench.request import most_threads
 from netwright.bench.store.store import Store
 from netwright.core.errors import BadInput, unknown
+from netwright.core.guard import Stopping
 
 EXECUTORS = ("auto", "serial", "processes", "ray")
 LONG = 45.0  # seconds of estimated work from which `auto` uses worker processes
@@ -73,12 +74,13 @@ def carry_out(
     workers: Callable[[int], int],
     bar: Progress,
     stage: str,
+    stop: Stopping,
     retry: bool = True,
 ) -> None:
     """Do every wanted run that has no record; all others are superseded but those whose keys are `also` kept.
 
     jobs_of(keys) -> jobs of the runs with these keys. workers(runs) -> how many processes so many runs get. retry: what
-    failed for a cause outside its code is tried again. Raises NothingWorks where the first runs of every arm fail alike.
+    failed for a cause outside its code is tried again. stop: asked between two jobs. Raises NothingWorks where the first runs of every arm fail alike.
     """
     store.add_runs(wanted)
     keys = {run.key for run in wanted}
@@ -92,6 +94,7 @@ def carry_out(
     watch = Watch(Counter(run.arm for run in wanted if run.key in todo))
 
     def on_start(job: Job) -> None:
+        stop.check()
         store.lease(job.keys)
         store.start(job.keys)
 
@@ -108,6 +111,7 @@ def carry_out(
             store.note(f"{last.arm}: a stack of {len(job.runs)} was redone as single runs ({result.why})")
         bar.advance(len(result.records) - len(again), f"{last.arm} seed {last.seed}")
         watch.see(record for record in result.records if record.key not in again)
+        stop.check()
 
     while todo:
         _execute(jobs_of(todo), on_start, on_result, means, many)

@@ -24,6 +24,7 @@ from netwright.core import catalogue
 from netwright.core.canonical import canonical_json, digest
 from netwright.core.errors import BadInput, slug
 from netwright.core.fingerprint import ENGINE_VERSION, fingerprint
+from netwright.core.guard import Stopping
 from netwright.core.kind import BENCH
 from netwright.core.part import Part
 
@@ -146,8 +147,8 @@ class Experiment:
             def workers(runs: int) -> int:
                 return self.means.processes(runs, lambda: self._seconds(wanted, runs))
 
-            with Progress(tell, progress) as bar:
-                carry_out(store, wanted, others, jobs_of, self.means, workers, bar, "cells")
+            with Progress(tell, progress) as bar, Stopping(tell) as stop:
+                carry_out(store, wanted, others, jobs_of, self.means, workers, bar, "cells", stop)
             return self._result(store, wanted, time.perf_counter() - begun)
 
     def _seconds(self, wanted: Sequence[Run], runs: int) -> float:

@@ -146,6 +146,12 @@ def trials(evidence: Path) -> list[Trial]:
     return found + list(commands.values())
 
 
+def repeats(trial: Trial) -> bool:
+    """Whether a trial gives the same twice: widths that were matched by time follow the clock."""
+    words = shlex.split(trial.name)
+    return "time" not in words[words.index("--match") + 1 : words.index("--match") + 2] if "--match" in words else True
+
+
 def chosen(every: Sequence[Trial], definitions: Mapping[str, Sequence[Key]], salt: str) -> list[Trial]:
     """Ten of each sort by the hash of their names with `salt`, and the shortest that reaches each changed definition."""
     out: list[Trial] = []
@@ -268,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         definitions = changed(before)
         names = sorted({f"{key.module}:{key.name}" for keys in definitions.values() for key in keys})
         moved = sorted(name for name, marks in new.items() if marks[0] != old.get(_old(name, old), [None])[0])
-        there = [t for t in trials(given.evidence) if all(_old(name, old) in old for name in t.parts)]  # on both trees
+        there = [t for t in trials(given.evidence) if all(_old(name, old) in old for name in t.parts) and repeats(t)]
         picked = chosen(there, definitions, given.since)
         print(f"{len(moved)} of {len(new)} fingerprints moved; {len(names)} definitions were written anew:")
         print("".join(f"  {name}\n" for name in names), end="")

@@ -25,7 +25,7 @@ from netwright.bench.store.store import Store, study_folder
 from netwright.bench.store.typed import MISREAD, misread
 from netwright.core.canonical import canonical_json, digest
 from netwright.core.errors import BadInput, printable, require
-from netwright.core.guard import drain, foreign
+from netwright.core.guard import Stopping, drain, foreign
 from netwright.engine.task import Task
 
 ROOT = "netwright-studies"
@@ -122,8 +122,8 @@ class Study:
             plan = self._plan(store)
             for note in plan.notes:
                 tell(note)
-            with Progress(tell, progress) as bar:
-                self._train(store, plan, bar, retry=True)
+            with Progress(tell, progress) as bar, Stopping(tell) as stop:
+                self._train(store, plan, bar, stop, retry=True)
                 widened = (
                     planning.widen(self.request, self.entrants, plan, store.records())
                     if not plan.widened and not store.looks()
@@ -135,8 +135,8 @@ class Study:
                     )
                     store.put_plan(plan.to_json())
                     tell(plan.notes[-1])
-                    self._train(store, plan, bar)
-                self._score(store, plan, bar)
+                    self._train(store, plan, bar, stop)
+                self._score(store, plan, bar, stop)
             if {c.arm for c in store.costs()} != {entrant.name for entrant in self.entrants}:
                 self._probe(store, plan, tell)
             for note in drain():
@@ -170,7 +170,7 @@ class Study:
             store.put_plan(plan.to_json())
         return plan
 
-    def _train(self, store: Store, plan: planning.Plan, bar: Progress, retry: bool = False) -> None:
+    def _train(self, store: Store, plan: planning.Plan, bar: Progress, stop: Stopping, retry: bool = False) -> None:
         wanted = planning.runs_of(self.request, self.entrants, plan)
         others = {run.key for run in store.runs() if run.seed not in self.request.seeds}
 
@@ -180,7 +180,7 @@ class Study:
         def workers(runs: int) -> int:
             return self._workers(runs, plan)
 
-        carry_out(store, wanted, others, jobs_of, self.means, workers, bar, "training", retry)
+        carry_out(store, wanted, others, jobs_of, self.means, workers, bar, "training", stop, retry)
 
     def _workers(self, runs: int, plan: planning.Plan) -> int:
         """How many worker processes so many trainings get."""
@@ -198,7 +198,7 @@ class Study:
 
         return self.means.processes(runs, seconds, why_not)
 
-    def _score(self, store: Store, plan: planning.Plan, bar: Progress) -> None:
+    def _score(self, store: Store, plan: planning.Plan, bar: Progress, stop: Stopping) -> None:
         """One test evaluation a replicate, of the run that validation selected; then its weights are dropped."""
         placed = {entrant.name: entrant for entrant in plan.placed(self.entrants)}
         cells = [(entrant, seed) for entrant in placed.values() for seed in self.request.seeds]
@@ -210,6 +210,7 @@ class Study:
                 records.setdefault((record.arm, record.seed), []).append(record)
             again: list[Run] = []
             for entrant, seed in cells:
+                stop.check()
                 name = entrant.name
                 mine = records.get((name, seed), [])
                 best = planning.select(mine, self.task.problem)

@@ -19,7 +19,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 #: How the names of variables begin that torch's profiler and compiler set themselves.
 TORCHS_OWN = ("TORCH", "PYTORCH", "TRITON", "KINETO", "TEARDOWN_CUPTI", "DISABLE_CUPTI", "CUDA_MODULE", "KMP_")
@@ -89,15 +89,49 @@ def kept(who: str, function: Callable[..., Any]) -> Callable[..., Any]:
 # Ctrl-C ---------------------------------------------------------------------------------------------------------------
 
 
+@final
+class Stopping:
+    """Ctrl-C inside: the first is remembered, and check() raises it between two pieces of work; the second stops at once."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.tell = tell
+        self.times = 0
+        self._before: Any = None
+
+    def __enter__(self) -> Stopping:
+        if _ours_to_take():
+            self._before = signal.signal(signal.SIGINT, self.press)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _unlisten(self._before)
+
+    def press(self, number: int, frame: Any) -> None:
+        """The handler of the signal."""
+        self.times += 1
+        if self.times > 1:
+            raise Interrupted
+        self.tell("stopping when what is running now is done; press Ctrl-C again to stop at once")
+
+    def check(self) -> None:
+        """Raises Interrupted where a stop was asked for."""
+        if self.times:
+            raise Interrupted
+
+
+def _ours_to_take() -> bool:
+    """Whether a Ctrl-C comes to this thread, and nobody else has a use for it."""
+    main = threading.current_thread() is threading.main_thread()
+    return main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def _raise(number: int, frame: Any) -> None:
     raise Interrupted
 
 
 def _listen() -> Any:
     """Lets a Ctrl-C be told from what code raises; returns the handler to put back, or None where there is none."""
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        return signal.signal(signal.SIGINT, _raise)
-    return None
+    return signal.signal(signal.SIGINT, _raise) if _ours_to_take() else None
 
 
 def _unlisten(handler: Any) -> None:

@@ -9,6 +9,7 @@ import inspect
 import sys
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -76,12 +77,14 @@ def _run(path: Path, text_hash: str) -> types.ModuleType:
         del sys.modules[name]
         if isinstance(error, NetwrightError):
             raise
-        trace = (error.__cause__ or error).__traceback__ if isinstance(error, Escape) else error.__traceback__
+        raised = error.__cause__ or error if isinstance(error, Escape) else error
+        trace = raised.__traceback__
         frames = [f.lineno for f in inspect.getinnerframes(trace) if f.filename == str(path)] if trace else []
         line = f", line {frames[-1]}" if frames else ""
-        raise BadInput(f"{path}{line} raised {type(error).__name__}: {error}") from error
+        raise BadInput(f"{path}{line} raised {type(raised).__name__}: {raised}") from error
     finally:
-        sys.path.remove(str(path.parent))
+        with suppress(ValueError):  # the file may have taken it out itself
+            sys.path.remove(str(path.parent))
     return module
 
 
