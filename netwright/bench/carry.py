@@ -79,8 +79,9 @@ def carry_out(
 ) -> None:
     """Do every wanted run that has no record; all others are superseded but those whose keys are `also` kept.
 
-    jobs_of(keys) -> jobs of the runs with these keys. workers(runs) -> how many processes so many runs get. retry: what
-    failed for a cause outside its code is tried again. stop: asked between two jobs. Raises NothingWorks where the first runs of every arm fail alike.
+    jobs_of(keys) -> jobs of the runs with these keys. workers(runs) -> how many processes so many runs get. stop: asked between
+    two jobs. retry: what failed for a cause outside its code is tried again. Raises NothingWorks where the first runs of every
+    arm fail alike.
     """
     store.add_runs(wanted)
     keys = {run.key for run in wanted}
