@@ -112,6 +112,13 @@ TASK = netwright.task("mine", run=train, higher_is_better=True, worst=0.0, delta
 """
 
 
+def test_a_name_is_looked_for_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine_beside.py").write_text("def train(arm, seed, point):\n    return seed + len(arm)\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    result = compare(tmp_path / "out", task("mine_beside:train", lr=None), trials=1, seeds=2)
+    assert [s.value for s in result.scores] == [5.0, 6.0, 5.0, 6.0]
+
+
 def test_it_runs_in_worker_processes_from_a_file_and_its_source_is_in_the_key(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(FILE, encoding="utf-8")

@@ -21,7 +21,7 @@ from safetensors.torch import save
 from netwright.bench.causes import described
 from netwright.bench.entrant import Entrant, computing
 from netwright.bench.own.source import called
-from netwright.bench.records import Run, RunRecord
+from netwright.bench.records import TEST, VALIDATION, Run, RunRecord
 from netwright.core.errors import BadInput, printable
 from netwright.core.guard import drain, foreign
 from netwright.engine.loop import Outcome, make_optimizer
@@ -75,7 +75,7 @@ class Training(Job):
     def single(self, run: Run) -> Training:
         return replace(self, runs=(run,), engine="loop")
 
-    def warm(self) -> None:  # noqa: B027
+    def warm(self) -> None:
         """Reads the job's data, and imports what torch loads at its first optimizer."""
         with suppress(Exception), foreign(self.entrant.name):
             import netwright.engine.stack  # noqa: F401
@@ -147,12 +147,12 @@ class Own(Job):
         try:
             with foreign(f"a run of {self.name}"):
                 given = called(self.function)(self.name, run.seed, dict(run.point))
-            numbers, _ = sorted_out(given if isinstance(given, Mapping) else {"validation": given, "test": given})
-            if missing := [name for name in ("validation", "test") if numbers.get(name) is None]:
+            numbers, _ = sorted_out(given if isinstance(given, Mapping) else {VALIDATION: given, TEST: given})
+            if missing := [name for name in (VALIDATION, TEST) if numbers.get(name) is None]:
                 raise BadInput(f"it returned {', '.join(numbers)}; expected {' and '.join(missing)} too, or one number")
         except Exception as error:
             return failed_record(run, "oom" if out_of_memory(error) else "failed", error, start)
-        return replace(_done(run, numbers, "own", start), best_val=numbers["validation"])
+        return replace(_done(run, numbers, "own", start), best_val=numbers[VALIDATION])
 
 
 def sorted_out(given: Any) -> tuple[dict[str, float | None], dict[str, torch.Tensor]]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+#: Named values that a score is made of, where the training is the user's own; every other number stands for itself.
+VALIDATION, TEST = "validation", "test"
 #: Every state a job can be in. `done` and `diverged` are results; `timeout` scores the task's worst; `oom` and `lost`
 #: are crashes of the machinery; `superseded` rows belong to a changed fingerprint and never mix with fresh ones.
 STATES = ("queued", "leased", "running", "done", "diverged", "oom", "timeout", "failed", "lost", "cancelled", "superseded")

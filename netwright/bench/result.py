@@ -15,7 +15,7 @@ from netwright.bench.causes import nothing_worked
 from netwright.bench.entrant import Entrant
 from netwright.bench.match import shortfalls
 from netwright.bench.overlap import shared_rows
-from netwright.bench.records import ArmResult, Comparison, RunRecord, Score, StudyResult, ValueRow
+from netwright.bench.records import TEST, VALIDATION, ArmResult, Comparison, RunRecord, Score, StudyResult, ValueRow
 from netwright.bench.request import Request
 from netwright.bench.store.store import Store
 from netwright.core import catalogue
@@ -23,9 +23,6 @@ from netwright.core.errors import NetwrightError
 from netwright.core.kind import NET
 from netwright.corpus.papers import reference_line
 from netwright.engine.task import Task
-
-#: Named values that a score is made of.
-PARTS_OF_A_SCORE = ("validation", "test")
 
 
 def assemble(
@@ -198,7 +195,7 @@ def named_values(scores: Sequence[Score], records: Sequence[RunRecord]) -> dict[
     for record in records:
         if (score := chosen.get(record.key)) is not None:
             for name, value in record.values.items():
-                if name not in PARTS_OF_A_SCORE:
+                if name not in (VALIDATION, TEST):
                     found.setdefault(name, {}).setdefault(score.arm, {})[score.seed] = value
     return found
 

@@ -18,7 +18,7 @@ from netwright.bench.environment import environment
 from netwright.bench.jobs import Job, Training, perform
 from netwright.bench.outlook import estimate, outlook
 from netwright.bench.progress import Progress
-from netwright.bench.records import CRASHES, Cost, Run, RunRecord, Score, StudyResult
+from netwright.bench.records import CRASHES, TEST, Cost, Run, RunRecord, Score, StudyResult
 from netwright.bench.request import ArmSpec, Terms, make_request, open_task, with_budget
 from netwright.bench.result import assemble
 from netwright.bench.store.store import Store, study_folder
@@ -254,7 +254,7 @@ class Study:
         place = math.log(best.point["lr"] / lo) / math.log(hi / lo) if hi > lo else 0.5
         at_edge = not planning.EDGE <= place <= 1 - planning.EDGE
         if self.task.call:  # sealed in the record until its trial was selected
-            value = best.values["test"]
+            value = best.values[TEST]
             assert value is not None  # else the run had failed
             return Score(name, seed, best.trial, value, at_edge=at_edge, key=key)
         blob = store.weights(best.key)

@@ -12,9 +12,6 @@ from netwright.bench.own.source import FILE, called, digest_of, hold, origin_of
 from netwright.core.errors import BadInput, require, slug
 from netwright.engine.task import Data, Problem, Task
 
-#: Names of what a training gives that have a meaning; every other number is a named value.
-VALIDATION, TEST = "validation", "test"
-
 
 def own_loop(
     name: str,
