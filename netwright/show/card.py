@@ -72,7 +72,7 @@ class Card:
         lines.append(f"paper     {reference_line(p.paper)}")
         if tags := tags_of(p):
             lines.append("tags      " + ", ".join(k if v is True else f"{k}={v}" for k, v in tags.items()))
-        lines += [f"{text:<10}{value}" for text, value in self.facts.rows]
+        lines += [f"{text:<9} {value}" for text, value in self.facts.rows]
         for o in p.options:
             allowed = f" of {', '.join(map(str, o.allowed))}" if o.allowed else ""
             shown = "''" if o.default == "" else o.default
