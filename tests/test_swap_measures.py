@@ -333,6 +333,9 @@ def test_every_elementwise_part_that_learns_is_fitted_or_refused(part: Activatio
             continue
         inside = (model[0](x).abs() < 5).all()
         assert report.sites[0].fit_error <= 0.05 and inside
+        grid = GRID.float()[:, None].expand(-1, 8)  # what was measured is what was put in, in its own dtype
+        off = (WEIGHTS * (model[1](grid) - old()(grid))[:, 0].double().square()).sum().sqrt()
+        assert float(off.detach()) == pytest.approx(report.sites[0].fit_error, rel=0.02, abs=1e-5)
         assert float((model(x) - before).square().mean().sqrt()) < 0.15
 
 

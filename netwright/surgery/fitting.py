@@ -91,6 +91,17 @@ class Fits:
             values = {n: v.reshape(s) for n, v, s in zip(names, flat.split(sizes), shapes, strict=True)}
             return WEIGHTS.sqrt() * (functional_call(first, values, (GRID,)) - y)
 
+        dtype = next((p.dtype for p in new.parameters()), torch.float64)
+        delivered = copy.deepcopy(first).to(dtype)
+
+        def off(flat: Tensor) -> float:
+            """How far the new module is in its own dtype, in which large coefficients that cancel don't."""
+            pieces = zip(names, flat.to(dtype).split(sizes), shapes, strict=True)
+            with torch.no_grad():
+                out = functional_call(delivered, {n: v.reshape(s) for n, v, s in pieces}, (GRID.to(dtype),))
+            found = float((WEIGHTS.sqrt() * (out.double() - y)).square().sum().sqrt())
+            return found if found == found else torch.inf
+
         starts = [torch.cat([p.detach().reshape(-1) for p in m.parameters()] or [GRID[:0]]) for m in probes]
         g = torch.Generator().manual_seed(0)
         if sizes:
@@ -98,7 +109,8 @@ class Fits:
         ends: list[tuple[Tensor, float]] = []
         try:
             for start in starts:
-                ends.append(_least_squares(residual, start, lo, hi))
+                found, _ = _least_squares(residual, start, lo, hi)
+                ends.append((found, off(found)))
                 if ends[-1][1] < GOOD:
                     break
         except NetwrightError:
