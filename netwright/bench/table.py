@@ -16,6 +16,7 @@ from netwright.core.errors import BadInput, unknown
 Number = float | None
 #: What leaves a predicate open: words of the bench that tell nothing, and points that were not run.
 UNTOLD = ("cannot tell", "not comparable", "not run")
+NAMED = 4  # points that a reason names; the values hold all
 #: Seeds beyond which "how many it would take" is not said more exactly.
 MOST = 10_000
 
@@ -69,7 +70,7 @@ class Table:
             if _lies(point, where):
                 for arm in arms:
                     entry = self.arm(arm, **point)
-                    label = arm if not point else f"{arm} at {labelled(point)}" if len(arms) > 1 else labelled(point)
+                    label = arm if not point else f"{arm} at {in_short(point)}" if len(arms) > 1 else in_short(point)
                     found[label] = None if entry is None else entry[against]
         return found
 
@@ -102,6 +103,11 @@ def _lies(row: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
 def labelled(point: Mapping[str, Any]) -> str:
     """A point as a person reads it: "width=64,depth=2"; "all" where there are no axes."""
     return ",".join(f"{axis}={value}" for axis, value in point.items()) or "all"
+
+
+def in_short(point: Mapping[str, Any]) -> str:
+    """A point by its values alone, where the axes are known: "64/2"."""
+    return "/".join(map(str, point.values())) or "all"
 
 
 @final
@@ -176,7 +182,10 @@ def _by_verdicts(predicate: Any, table: Table) -> Word:
     said = set(groups)
     other = said - {*predicate.inside, *UNTOLD}
     word = "not reproduced" if other else "reproduced" if said and said <= set(predicate.inside) else "cannot tell"
-    parts = [f"{group} on {len(whats)} ({', '.join(whats)})" for group, whats in groups.items()]
+    parts = []
+    for group, whats in groups.items():
+        named = "" if group in predicate.inside else f" ({', '.join(whats[:NAMED])}{', ...' * (len(whats) > NAMED)})"
+        parts.append(f"{group} on {len(whats)} of {len(found)}{named}")
     reason = f"{'; '.join(parts) or 'nothing was compared'}; to be {ranged(predicate.inside)}"
     return Word(predicate.name, predicate.text, predicate.where, word, reason, predicate.inside, found)
 

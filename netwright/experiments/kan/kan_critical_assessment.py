@@ -80,8 +80,8 @@ PART = study(
         ),
         Predicate(
             "splines",
-            "the advantage is the splines': on formulas an MLP that has them is as good as the KAN",
-            lambda table: table.verdicts("MLP with splines", task=FORMULAS),
+            "the advantage is the splines': on formulas an MLP that has them is as good at equal parameters and operations",
+            lambda table: table.verdicts("MLP with splines", task=FORMULAS, match=("params", "flops")),
             inside=("better", "equivalent"),
             reads=("verdict",),
             where="abstract",
