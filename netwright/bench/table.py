@@ -60,24 +60,24 @@ class Table:
             raise BadInput(f"{len(found)} rows at {', '.join(f'{k}={v}' for k, v in point.items())}; expected one")
         return found[0]
 
-    def verdicts(self, *arms: str, against: str = "verdict", **where: Any) -> dict[str, str | None]:
-        """The word on these arms at every point asked whose axes have these values (one, or several); None: it was not run.
+    def verdicts(self, *arms: str, at: Mapping[str, Any] | None = None, against: str = "verdict") -> dict[str, str | None]:
+        """The word on these arms at every point asked; None: it was not run. at: axis -> a value, or several.
 
         against: "verdict", of the baseline, or "against_control".
         """
         found = {}
         for point in self.points:
-            if _lies(point, where):
+            if _lies(point, at or {}):
                 for arm in arms:
-                    entry = self.arm(arm, **point)
+                    entry = self.arm(arm, point)
                     label = arm if not point else f"{arm} at {in_short(point)}" if len(arms) > 1 else in_short(point)
                     found[label] = None if entry is None else entry[against]
         return found
 
-    def arm(self, name: str, **point: Any) -> Mapping[str, Any] | None:
+    def arm(self, name: str, point: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The entry of an arm, by its text or by what the question calls it, at a point; None: it was not run."""
-        at = (a for a in self.arms if name in (a["arm"], a["role"]) and all(a[axis] == v for axis, v in point.items()))
-        return next(at, None)
+        found = (arm for arm in self.arms if name in (arm["arm"], arm["role"]) and _lies(arm, point))
+        return next(found, None)
 
     def column(self, name: str) -> list[Number]:
         """A column, in the order of the rows. Raises UnknownName where there is none."""
