@@ -12,6 +12,7 @@ import pytest
 from netwright.bench.carry import Means
 from netwright.bench.experiment import Experiment
 from netwright.bench.request import open_task
+from netwright.contract import apply, checks
 from netwright.core import catalogue
 from netwright.core.errors import NetwrightError, UnknownName
 from netwright.core.part import Option, Paper
