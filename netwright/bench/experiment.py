@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import json
 import shlex
@@ -15,7 +14,7 @@ from typing import Any, final
 from netwright.bench.carry import Means, carry_out
 from netwright.bench.environment import environment
 from netwright.bench.jobs import Call, sorted_out
-from netwright.bench.own.source import FILE
+from netwright.bench.own.source import address_of
 from netwright.bench.progress import Progress
 from netwright.bench.records import Run
 from netwright.bench.store.store import Store, study_folder
@@ -116,11 +115,6 @@ class Experiment:
                 found.append(Run(digest(row)[:32], label, seed, 0, {**point, **self.options}))
         return found
 
-    def _function(self) -> str:
-        cell = self.part.subject
-        by_path = cell.__module__ == "__main__" or cell.__module__.startswith(FILE)
-        return f"{inspect.getsourcefile(cell) if by_path else cell.__module__}:{cell.__qualname__}"
-
     def outlook(self) -> list[str]:
         """What a person should know first: how many cells, and what so many seeds can tell."""
         cells = len(self.points) * len(self.seeds)
@@ -138,7 +132,7 @@ class Experiment:
             if store.salvaged is not None:
                 tell(str(store.salvaged))
             store.set_environment(environment())
-            wanted, function = self.runs(), self._function()
+            wanted, function = self.runs(), address_of(self.part.subject)
             others = {run.key for run in store.runs() if run.seed not in self.seeds}
 
             def jobs_of(todo: set[str]) -> Sequence[Call]:

@@ -10,7 +10,6 @@ import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from netwright.bench.own.data import SPLITS, read, same_pool, shape_of
 from netwright.bench.own.loop import own_loop
-from netwright.bench.own.source import digest_of, origin_of, run_file
+from netwright.bench.own.source import digest_of, named_in, origin_of
 from netwright.core.errors import BadInput, NetwrightError, require, slug, unknown
 from netwright.core.fingerprint import source_hash
 from netwright.core.guard import foreign, kept
@@ -320,18 +319,6 @@ def load_file(ref: str) -> Task:
 
     Raises BadInput where there is no such file or it raises, UnknownName where it holds no such task.
     """
-    head, colon, tail = ref.rpartition(":")
-    file, name = (head, tail) if colon and not tail.endswith(".py") else (ref, "")
-    path = Path(file).expanduser()
-    require(path.is_file(), f"no file {file!r}; a task file is named as path/to/file.py:NAME")
+    found, path = named_in(ref, "a task", "netwright.task(...)", lambda value: isinstance(value, Task))
     text = path.read_text(encoding="utf-8")
-    held = vars(run_file(path))
-    tasks = {key: value for key, value in held.items() if isinstance(value, Task)}
-    if not name and len(tasks) == 1:
-        name = next(iter(tasks))
-    require(bool(name), f"{file} holds {len(tasks)} tasks ({', '.join(sorted(tasks)) or 'none'}); name one: {file}:NAME")
-    if name not in held:
-        raise unknown("task", name, tasks, owner=file)
-    found = held[name]
-    require(isinstance(found, Task), f"{file}:{name} is {shape_of(found)}; expected a task: {name} = netwright.task(...)")
     return dataclasses.replace(found, source_hash=digest_of(found.source_hash, source_hash(text)))
