@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -14,6 +13,7 @@ from typing import Any
 from netwright.bench.entrant import rests_on
 from netwright.bench.environment import environment
 from netwright.bench.study import Study
+from netwright.core.writing import write_whole
 from netwright.corpus import status
 
 Cell = Mapping[str, Any]
@@ -104,9 +104,8 @@ def fill(
         missing = [key for key in wanted if key not in rows]
         whole = {"environment": environment(), "stale": stale, "missing": missing, "cells": dict(sorted(rows.items()))}
         text = json.dumps(whole, indent=1)
-        path.with_suffix(".part").write_text(text + "\n", encoding="utf-8")
-        os.replace(path.with_suffix(".part"), path)
-        path.with_suffix(".md").write_text(page(json.loads(text)), encoding="utf-8")
+        write_whole(path, text + "\n")
+        write_whole(path.with_suffix(".md"), page(json.loads(text)))
 
     running: dict[Future[dict[str, Any]], str] = {}
 

@@ -33,6 +33,7 @@ from netwright.bench.request import parse_arm
 from netwright.bench.study import Study
 from netwright.core import catalogue
 from netwright.core.fingerprint import fingerprint
+from netwright.core.writing import write_whole
 from netwright.engine.loop import Loop, Setting, orders, predict, train
 from netwright.engine.rule import Rule
 from netwright.engine.task import Task
@@ -226,7 +227,7 @@ def main() -> None:
                 "fingerprints": prints,
                 "environment": environment(given.device),
             }
-            path.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            write_whole(path, json.dumps(rows, indent=1, sort_keys=True) + "\n")
             print(key, {k: v for k, v in rows[key].items() if isinstance(v, (int, float, str))})
 
 

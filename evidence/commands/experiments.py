@@ -15,6 +15,7 @@ from pathlib import Path
 from netwright.compare import run
 from netwright.core import catalogue
 from netwright.core.kind import BENCH
+from netwright.core.writing import write_whole
 from netwright.corpus.status import fresh
 from netwright.show.experiments import plain, told
 
@@ -39,7 +40,7 @@ def main() -> None:
             print(f"budget spent before {part.name}")
             continue
         result = run(part.name, size=given.size, out=given.out / f"{part.name}-{given.size}", tell=print)
-        path.write_text(json.dumps(plain(result), indent=1) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(plain(result), indent=1) + "\n")
         print("\n".join(told(result)))
 
 

@@ -39,6 +39,7 @@ from netwright.core.errors import Misfit, NetwrightError, slug
 from netwright.core.expressions import equivalents
 from netwright.core.fingerprint import fingerprint
 from netwright.core.kind import RULE
+from netwright.core.writing import write_whole
 from netwright.engine.blocks import pooled
 from netwright.engine.loop import predict, train
 from netwright.engine.task import Data, Task, eval_grid
@@ -341,9 +342,8 @@ def main() -> None:
     def write() -> None:
         stale = sorted(key for key, row in cells.items() if row["fingerprint"] != mark(row["rule"]))
         text = json.dumps({"environment": environment(), "stale": stale, "cells": dict(sorted(cells.items()))}, indent=1)
-        path.with_suffix(".part").write_text(text + "\n", encoding="utf-8")
-        os.replace(path.with_suffix(".part"), path)
-        (HERE / "rules.md").write_text(page(json.loads(text)), encoding="utf-8")
+        write_whole(path, text + "\n")
+        write_whole(HERE / "rules.md", page(json.loads(text)))
 
     def keep(row: dict[str, Any]) -> None:
         cells[key_of(row["section"], row["rule"], row["unit"])] = row

@@ -31,7 +31,7 @@ from netwright.core import catalogue
 from netwright.core.errors import BadInput, NetwrightError
 from netwright.core.fingerprint import Key, Sources, reach
 from netwright.core.kind import RULE, TASK
-from netwright.core.writing import write_whole
+from netwright.core.writing import check_target, write_whole
 
 ROOT = Path(__file__).parents[2]
 DRAWN = 10
@@ -268,6 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--report", type=Path, help="where to write what was run and kept, as JSON")
     given = parser.parse_args(arguments)
+    if given.report:
+        check_target(given.report)  # before the work that would be lost with it
     with tempfile.TemporaryDirectory() as scratch:
         before = _checkout(given.since, Path(scratch) / "before")
         old, new = ask(before), ask(ROOT)
