@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from netwright.engine.build import Chosen
 from netwright.engine.rule import Rule
 from netwright.engine.task import Task
 from netwright.surgery.swap import swap
-from netwright.tensor.streams import derive, initialise
+from netwright.tensor.streams import global_draws, initialise
 
 
 def put_in(task: Task, in_net: Sequence[Chosen], learns: Chosen, seed: int, stream: int, device: str) -> Rule:
-    """A user's model: built inside fork_rng, the arm's part swapped in at the task's slot. stream: the seed of its values."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(stream, "init"))
+    """A user's model, the arm's part swapped in at the task's slot. stream: the seed of its values."""
+    with global_draws(stream, "init"):
         model: nn.Module = task.net()
     for one in in_net:
         before = {id(p) for p in model.parameters()}

@@ -20,6 +20,7 @@ from netwright.bench.own.data import shape_of
 from netwright.core.errors import BadInput, NetwrightError, require, unknown
 from netwright.core.fingerprint import source_hash
 from netwright.core.guard import Escape, foreign
+from netwright.tensor.streams import global_draws
 
 #: How the names of modules begin that are files run by their paths.
 FILE = "netwright_file_"
@@ -72,7 +73,7 @@ def _run(path: Path, text_hash: str) -> types.ModuleType:
     sys.modules[name] = module
     sys.path.insert(0, str(path.parent))
     try:
-        with foreign(path.name, importing=True):
+        with foreign(path.name, importing=True), global_draws(0, "import"):  # what it draws is the same in every process
             spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
