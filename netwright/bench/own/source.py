@@ -138,6 +138,7 @@ def called(name: str) -> Callable[..., Any]:
         beside = Path(*module.split(".")).with_suffix(".py")  # of the working folder, which a console script doesn't look in
         if beside.is_file() and importlib.util.find_spec(module.split(".")[0]) is None:
             return getattr(run_file(beside), attribute)
-        return getattr(importlib.import_module(module), attribute)
+        with global_draws(0, "import"):
+            return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise BadInput(f"no function {name!r}: {error}; expected module:name") from error
