@@ -123,7 +123,7 @@ PART = net(
     options=(
         Option("pooling", "attention", "what a history becomes", allowed=POOLINGS),
         Option("d", 8, "features of an item", bounds=(0, 2**20)),
-        Option("hidden", 16, "width of the activation unit", bounds=(0, 2**20)),
+        Option("hidden", 8, "width of the activation unit", bounds=(0, 2**20)),
     ),
     claims=(Claim("intensity", "keeps how strong an interest is: no softmax", "section 4.3", claim_intensity),),
     deviations=(
