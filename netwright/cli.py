@@ -326,6 +326,7 @@ def run(
     executor: Annotated[str, typer.Option(help="auto, serial, processes or ray.")] = "auto",
     workers: Annotated[int, typer.Option(help="Worker processes; 0 = one a core.")] = 0,
     limit: Annotated[float, typer.Option(help="Seconds one cell may take; 0 = no limit.")] = 0.0,
+    budget: Annotated[float, typer.Option(help="Minutes after which nothing further is begun; 0 = no limit.")] = 0.0,
     out: Annotated[Path | None, typer.Option(help="The experiment's folder.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
     as_json: Json = False,
@@ -341,7 +342,8 @@ def run(
 
         means = Means(executor, workers, limit or None)
         part = load_part(experiment) if ".py" in experiment else experiment
-        asked = Experiment(part, size=size, seeds=seeds or None, settings=settings_of(set_ or ()), out=out, means=means)
+        settings = settings_of(set_ or ())
+        asked = Experiment(part, size=size, seeds=seeds or None, settings=settings, out=out, means=means, budget=budget or None)
         for line in asked.outlook():
             _say(line)
         if dry_run:

@@ -98,15 +98,18 @@ def run(
     settings: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     means: Means | None = None,
+    budget: float | None = None,
     tell: Tell | None = None,
 ) -> ExperimentResult:
     """Run an experiment and judge its predicates; its page lies in the experiment's folder. The same call continues.
 
         netwright.run("ntk", size="tiny")
 
-    seeds: how many instead of the size's. settings: axes and options instead of the size's.
+    seeds: how many instead of the size's. settings: axes and options instead of the size's. budget: minutes after which
+    nothing further is begun; what was not run stands as missing.
     """
-    return finish_experiment(Experiment(experiment, size=size, seeds=seeds, settings=settings, out=out, means=means), tell)
+    asked = Experiment(experiment, size=size, seeds=seeds, settings=settings, out=out, means=means, budget=budget)
+    return finish_experiment(asked, tell)
 
 
 def finish_experiment(asked: Experiment, tell: Tell | None = None) -> ExperimentResult:

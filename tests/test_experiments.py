@@ -27,7 +27,7 @@ from netwright.core.kind import BENCH
 from netwright.core.part import Option, Paper
 from netwright.corpus import papers
 from netwright.corpus.status import fresh
-from netwright.experiments._kind import Control, ExperimentPart, Figure, Predicate
+from netwright.experiments._kind import Control, ExperimentPart, Figure, GridPart, Predicate
 from netwright.show.experiments import page, plain, told
 
 OWN = Paper(title="A toy", authors="Nobody", year=2026)
@@ -46,7 +46,7 @@ def cell(seed: int, *, n: int, noise: float, power: float) -> dict[str, Any]:
 SLOPE = Predicate("slope", "falls as one over the root", lambda t: t.slope("n", "y"), (-0.6, -0.4), ("n", "y"), "section 1")
 
 
-def toy(**changes: Any) -> ExperimentPart:
+def toy(**changes: Any) -> GridPart:
     given: dict[str, Any] = {
         "name": "toy",
         "paper": OWN,
@@ -58,7 +58,7 @@ def toy(**changes: Any) -> ExperimentPart:
         "controls": (Control("another power", {"power": 1.0}, ("slope",)),),
         "figure": Figure("n", "y", "log-log"),
     }
-    return ExperimentPart(cell, **{**given, **changes})
+    return GridPart(cell, **{**given, **changes})
 
 
 TOY = toy()
@@ -140,7 +140,7 @@ def test_a_slope_is_the_power_of_a_power_law() -> None:
         ({"controls": ()}, "no control breaks slope"),
         ({"controls": (Control("x", {}, ("slop",)),)}, "did you mean slope"),
         ({"figure": Figure("m", "y")}, "no column is called 'm'"),
-        ({"grid": {"m": (1,)}}, "the cell takes"),
+        ({"grid": {"m": (1,)}}, "its function takes"),
         ({"sizes": {"small": {}}}, "expected tiny, small, full"),
         ({"sizes": {"tiny": {"nn": 3}, "small": {}, "full": {}}}, "size tiny: no axis or option is called 'nn'"),
         ({"predicates": (SLOPE, SLOPE)}, "a name of its own"),

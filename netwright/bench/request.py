@@ -13,7 +13,7 @@ import torch
 from netwright.core import catalogue
 from netwright.core.canonical import digest
 from netwright.core.errors import BadInput, Misfit, UnknownName, printable, unknown
-from netwright.core.kind import HOST, NET, RULE, TASK
+from netwright.core.kind import BENCH, HOST, NET, RULE, TASK
 from netwright.core.part import Part
 from netwright.engine.build import chosen, host_of
 from netwright.engine.loop import PRECISIONS
@@ -277,12 +277,29 @@ def open_task(ref: str, options: Mapping[str, Any], budget: Mapping[str, int] | 
             raise BadInput(f"{ref} is a task of your own and takes no options; given {', '.join(options)}: set them in the file")
         task = load_file(ref)
     else:
-        try:
-            part, given = catalogue.parse(ref, catalogue.kind_at(TASK))
-        except UnknownName as error:
-            raise UnknownName(f"{error} (your own task: --task path/to/file.py:NAME)") from None
-        task = part.build(**(given | dict(options)))
+        task = _of_a_recipe(ref, options) or _of_the_house(ref, options)
     return with_budget(task, budget or {})
+
+
+def _of_the_house(ref: str, options: Mapping[str, Any]) -> Task:
+    try:
+        part, given = catalogue.parse(ref, catalogue.kind_at(TASK))
+    except UnknownName as error:
+        raise UnknownName(f"{error} (your own task: --task path/to/file.py:NAME)") from None
+    return part.build(**(given | dict(options)))
+
+
+def _of_a_recipe(ref: str, options: Mapping[str, Any]) -> Task | None:
+    """The task that "recipe/NAME", or the id of an experiment, brings; None where the reference is of another sort."""
+    kind = catalogue.kind_at(BENCH)
+    where, slash, rest = ref.partition("/")
+    if not slash or where not in ("recipe", kind):
+        return None
+    part, given = catalogue.parse(rest, kind)
+    make = getattr(part, "task", None)
+    if make is None:
+        raise Misfit(f"{part.id} brings no task of its own; tasks: netwright list {catalogue.kind_at(TASK)}")
+    return make(**(given | dict(options)))
 
 
 def with_budget(task: Task, budget: Mapping[str, int]) -> Task:

@@ -16,6 +16,7 @@ import random
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -33,6 +34,10 @@ class Escape(RuntimeError):
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, pressed by a person. A bare KeyboardInterrupt may have been raised by anybody."""
+
+
+class Spent(Exception):
+    """The time that work was given is over, between two pieces of it."""
 
 
 def drain() -> tuple[str, ...]:
@@ -91,10 +96,14 @@ def kept(who: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 @final
 class Stopping:
-    """Ctrl-C inside: the first is remembered, and check() raises it between two pieces of work; the second stops at once."""
+    """Ctrl-C inside: the first is remembered, and check() raises it between two pieces of work; the second stops at once.
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    minutes: after so many check() raises Spent.
+    """
+
+    def __init__(self, tell: Callable[[str], None], minutes: float | None = None) -> None:
         self.tell = tell
+        self.until = None if minutes is None else time.monotonic() + 60 * minutes
         self.times = 0
         self._before: Any = None
 
@@ -114,9 +123,11 @@ class Stopping:
         self.tell("stopping when what is running now is done; press Ctrl-C again to stop at once")
 
     def check(self) -> None:
-        """Raises Interrupted where a stop was asked for."""
+        """Raises Interrupted where a stop was asked for, Spent where the time is over."""
         if self.times:
             raise Interrupted
+        if self.until is not None and time.monotonic() > self.until:
+            raise Spent
 
 
 def _ours_to_take() -> bool:

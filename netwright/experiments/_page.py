@@ -1,4 +1,4 @@
-"""What is told of an experiment: its grid, what has to hold, what breaks it."""
+"""What is told of an experiment: what is run, what has to hold, what breaks it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ from typing import Any
 
 from netwright.bench.table import ranged
 from netwright.core.kind import Facts
-from netwright.experiments._kind import ExperimentPart
+from netwright.experiments._kind import ExperimentPart, RecipePart
 
 
 def facts(part: ExperimentPart, options: Mapping[str, Any]) -> Facts:
+    axes = part.build().axes.items()
+    grid = "; ".join(f"{axis}: {', '.join(map(str, values))}" for axis, values in axes)
+    recipe = isinstance(part, RecipePart)
     return Facts(
         rows=(
-            ("grid", "; ".join(f"{axis}: {', '.join(map(str, values))}" for axis, values in part.grid.items())),
+            *([("arms", ", ".join(part.arms))] if isinstance(part, RecipePart) else [("grid", grid)] if grid else []),
             *((f"predicate {p.name}", f"{p.text}: {ranged(p.inside)}") for p in part.predicates),
-            *((f"control of {' and '.join(c.breaks)}", c.text) for c in part.controls),
+            *((f"control of {' and '.join(c.breaks or c.makes)}", c.text) for c in part.controls),
         ),
-        use=f"netwright run {part.name} --size small",
+        use="\n".join(
+            [f"netwright run {part.name} --size small"] + [f"netwright compare relu golu --task recipe/{part.name}"] * recipe
+        ),
     )
