@@ -112,17 +112,17 @@ def auc(out: Tensor, y: Tensor) -> float:
     return above / (clicks * others) if clicks and others else math.nan
 
 
-#: size -> (users, groups, items of a group, places of a history, widths, steps)
+#: size -> (users, groups, items of a group, places of a history, widths, steps, batch)
 SIZES = {
-    "tiny": (1500, 8, 3, 10, (32,), 400),
-    "small": (3000, 20, 5, 12, (32, 16), 1000),
-    "full": (20000, 40, 10, 24, (64, 32), 5000),
+    "tiny": (1500, 8, 3, 10, (32,), 200, 256),
+    "small": (3000, 20, 5, 12, (32, 16), 1000, 64),
+    "full": (20000, 40, 10, 24, (64, 32), 5000, 64),
 }
 
 
 def make(size: str, interests: int, signal: float) -> Task:
     """The task at one size. A failed run scores 0.5, as one that knows nothing does."""
-    users, groups, items, places, widths, steps = SIZES[size]
+    users, groups, items, places, widths, steps, batch = SIZES[size]
     world = World(users, groups, items, interests, places, shown=4, signal=signal)
     problem = Problem(
         F.binary_cross_entropy_with_logits,
@@ -147,7 +147,7 @@ def make(size: str, interests: int, signal: float) -> Task:
         data=partial(data, world=world),
         widths=widths,
         steps=steps,
-        batch=64,
+        batch=batch,
         evals=eval_grid(steps),
         lr=(1e-3, 1e-1, 2e-2),
         slots={"net": MEAN, "activation": "activation/prelu", "rule": "rule/backprop", "norm": ""},
@@ -165,9 +165,7 @@ PART = recipe(
     terms={"match": "params", "trials": 3},
     options=(
         Option("interests", 3, "groups of items that a user likes", bounds=(0, 8)),
-        Option(
-            "signal", 0.8, "by how much a click is likelier where the history shows the candidate's group", bounds=(-1e-9, 1.0)
-        ),
+        Option("signal", 0.8, "by how much a history that shows the group makes a click likelier", bounds=(-1e-9, 1.0)),
     ),
     sizes={
         "tiny": {"seeds": 7, "arms": (MEAN, ATTENTION, NONE), "terms": {"trials": 1}},
@@ -201,7 +199,7 @@ PART = recipe(
     deviations=(
         "generated logs in place of the paper's of Amazon, MovieLens and Alibaba; users who are tested have no row in training",
         "AUC over all test rows; the paper averages it over users, weighted by what they were shown (section 6.3)",
-        "PReLU in every arm, of small widths; neither Dice nor mini-batch aware regularisation, which are contributions of their own",
+        "PReLU in every arm, of small widths; neither Dice nor mini-batch aware regularisation, which are ideas of their own",
         "Adam at a tuned, constant rate; the paper's decays",
     ),
 )
