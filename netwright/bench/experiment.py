@@ -162,11 +162,11 @@ class Experiment:
     ) -> ExperimentResult:
         """Run what has no record, and judge. The same call again continues, and never repeats what is finished.
 
-        known: a result as plain data (netwright.show.experiments.plain), whose studies are taken over where the same is asked
-        and their parts are as they were.
+        known: a result as plain data (netwright.show.experiments.plain), whose cells and studies are taken over where the same is
+        asked and their parts are as they were.
         """
         tell, begun = tell or (lambda text: None), time.perf_counter()
-        filled = self._cells(tell, progress) if self.part.gives else self._studies(tell, known or {})
+        filled = (self._cells if self.part.gives else self._studies)(tell, progress, known or {})
         predicates = self.part.predicates
         words = tuple(judged(p, filled.table, len(predicates)) for p in predicates)
         return ExperimentResult(
@@ -189,13 +189,16 @@ class Experiment:
             seconds=time.perf_counter() - begun,
         )
 
-    def _cells(self, tell: Tell, progress: bool | None) -> Filled:
+    def _cells(self, tell: Tell, progress: bool | None, known: Mapping[str, Any]) -> Filled:
         store = Store.create_or_open(self.folder, self.study_id, self.asked, self.means.wait)
         with store:
             if store.salvaged is not None:
                 tell(str(store.salvaged))
             store.set_environment(environment())
-            wanted, function = self.runs(), self._function()
+            known = known if known.get("options") == self.setup.options and fresh(known) else {}
+            there = known.get("rows", ())
+            runs, function = self.runs(), self._function()
+            wanted = [run for run in runs if not any(_at(row, self._place(run)) for row in there)]
             others = {run.key for run in store.runs() if run.seed not in self.seeds}
 
             def jobs_of(todo: set[str]) -> Sequence[Call]:
@@ -206,7 +209,10 @@ class Experiment:
 
             with Progress(tell, progress) as bar, Stopping(tell, self.budget) as stop, suppress(Spent):
                 carry_out(store, wanted, others, jobs_of, self.means, workers, bar, "cells", stop)
-            return self._filled(store, wanted)
+            return self._filled(store, runs, known)
+
+    def _place(self, run: Run) -> dict[str, Any]:
+        return {**{axis: run.point[axis] for axis in self.setup.axes}, "seed": run.seed}
 
     def _function(self) -> str:
         cell = self.part.subject
@@ -222,31 +228,34 @@ class Experiment:
             return 0.0
         return (time.perf_counter() - begun) * runs
 
-    def _filled(self, store: Store, wanted: Sequence[Run]) -> Filled:
+    def _filled(self, store: Store, runs: Sequence[Run], known: Mapping[str, Any]) -> Filled:
         records = {record.key: record for record in store.records()}
-        rows, failures, missing = [], [], []
-        gives = self.part.gives
-        for run in wanted:
-            record = records.get(run.key)
-            axes = {axis: run.point[axis] for axis in self.setup.axes}
+        rows: list[dict[str, Any]] = []
+        failures, missing = [], []
+        gives, there = self.part.gives, known.get("rows", ())
+        for run in runs:
+            record, place = records.get(run.key), self._place(run)
             if record is None:
-                missing.append(f"{run.arm} seed {run.seed}")
+                found = [row for row in there if _at(row, place)]
+                rows += map(dict, found)
+                missing += [] if found else [f"{run.arm} seed {run.seed}"]
             elif record.state == "done" and set(record.values) >= set(gives):
-                rows.append({**axes, "seed": run.seed, **{name: record.values[name] for name in gives}})
+                rows.append({**place, **{name: record.values[name] for name in gives}})
             else:
                 why = record.error or f"it gave {', '.join(record.values)}; declared: {', '.join(gives)}"
                 failures.append(f"{run.arm} seed {run.seed}: {record.state}, {why}")
         points = self.setup.points
         lost = [seed for seed in self.seeds if sum(row["seed"] == seed for row in rows) < len(points)]
         notes = [f"{len(lost)} of {len(self.seeds)} seeds lack cells; what reads these leaves them out"] if lost else []
-        environments = store.environments()
+        environments = [value for value, _ in store.environments()]
+        if there and known["environment"] not in environments:
+            environments.insert(0, known["environment"])
         if len(environments) > 1:
             notes.append("records come from different environments (torch version or machine)")
-        found = environments[-1][0] if environments else {}
         table = Table(tuple(rows), points=tuple(points))
-        return Filled(table, tuple(failures), tuple(missing), tuple(notes), found)
+        return Filled(table, tuple(failures), tuple(missing), tuple(notes), environments[-1] if environments else {})
 
-    def _studies(self, tell: Tell, known: Mapping[str, Any]) -> Filled:
+    def _studies(self, tell: Tell, progress: bool | None, known: Mapping[str, Any]) -> Filled:
         """Every question as a study in a folder of its own, one after another."""
         until = None if self.budget is None else time.monotonic() + 60 * self.budget
         rows: list[dict[str, Any]] = []
@@ -278,7 +287,7 @@ class Experiment:
                     means=self.means,
                     **question.terms,
                 )
-                result = study.run(tell)
+                result = study.run(tell, progress=progress)
             except NetwrightError as error:  # one study that can't be asked takes nothing with it
                 failures.append(f"{label}: {printable(str(error))[:400]}")
                 continue

@@ -30,7 +30,7 @@ from netwright.bench.store.store import Store
 from netwright.core import catalogue
 from netwright.core.errors import BadInput, NetwrightError
 from netwright.core.fingerprint import Key, Sources, reach
-from netwright.core.kind import RULE, TASK
+from netwright.core.kind import TASK
 from netwright.core.writing import write_whole
 
 ROOT = Path(__file__).parents[2]
@@ -194,30 +194,23 @@ def stamped(value: Any, old: Marks, new: Marks) -> tuple[Any, int, int]:
         return [v for v, _, _ in each], sum(n for _, n, _ in each), sum(m for _, _, m in each)
     if not isinstance(value, dict):
         return value, 0, 0
-    if value.get("fingerprint") or value.get("fingerprints"):
-        row = _remarked(value, old, new)
-        return (value, 0, 1) if row is None else (row, 1, 0)
-    inner = {k: stamped(v, old, new) for k, v in value.items()}
-    return {k: v for k, (v, _, _) in inner.items()}, sum(n for _, n, _ in inner.values()), sum(m for _, _, m in inner.values())
+    row = _remarked(value, old, new) if value.get("fingerprints") else None
+    counted = (int(row is not None), int(row is None)) if value.get("fingerprints") else (0, 0)
+    inner = {k: (v, 0, 0) if k == "fingerprints" else stamped(v, old, new) for k, v in (row or value).items()}
+    fresh, stale = (counted[i] + sum(found[1 + i] for found in inner.values()) for i in (0, 1))
+    return {k: v for k, (v, _, _) in inner.items()}, fresh, stale
 
 
 def _remarked(row: Mapping[str, Any], old: Marks, new: Marks) -> dict[str, Any] | None:
     """A record with its present fingerprints; None where one of those it has was not that of its part before."""
-    given = row.get("fingerprints") or row["fingerprint"]
-    if isinstance(given, dict):
-        if any(old.get(name, (None, None))[0] != mark for name, mark in given.items()):
-            return None
-        marks = {_renamed(name): new[_renamed(name)][0] for name in given}
-        if task := _task(row):
-            marks[task] = new[task][0]
-            marks |= {name: new[name][0] for name in _defaults(row) if name not in old}  # a default that was no part before
-        return {**row, "fingerprints": dict(sorted(marks.items()))}
-    if isinstance(given, str):  # of a rule, named beside it
-        name = catalogue.parse(row[RULE], RULE)[0].id
-        return {**row, "fingerprint": new[name][0]} if old.get(name, (None, None))[0] == given else None
-    whose = {mark: name for name, (mark, _) in old.items() if mark in given}
-    one = {mark for mark in whose if sum(m == mark for m, _ in old.values()) == 1}
-    return {**row, "fingerprints": [new[_renamed(whose[m])][0] for m in given]} if one >= set(given) else None
+    given = row["fingerprints"]
+    if any(old.get(name, (None, None))[0] != mark for name, mark in given.items()):
+        return None
+    marks = {_renamed(name): new[_renamed(name)][0] for name in given}
+    if task := _task(row):
+        marks[task] = new[task][0]
+        marks |= {name: new[name][0] for name in _defaults(row) if name not in old}  # a default that was no part before
+    return {**row, "fingerprints": dict(sorted(marks.items()))}
 
 
 def _task(row: Mapping[str, Any]) -> str:

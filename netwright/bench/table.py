@@ -16,6 +16,7 @@ from netwright.core.errors import BadInput, unknown
 Number = float | None
 #: What leaves a predicate open: words of the bench that tell nothing, and points that were not run.
 UNTOLD = ("cannot tell", "not comparable", "not run")
+NAMED = 4  # points that a reason names; the values hold all
 #: Seeds beyond which "how many it would take" is not said more exactly.
 MOST = 10_000
 
@@ -59,24 +60,24 @@ class Table:
             raise BadInput(f"{len(found)} rows at {', '.join(f'{k}={v}' for k, v in point.items())}; expected one")
         return found[0]
 
-    def verdicts(self, *arms: str, against: str = "verdict", **where: Any) -> dict[str, str | None]:
-        """The word on these arms at every point asked whose axes have these values (one, or several); None: it was not run.
+    def verdicts(self, *arms: str, at: Mapping[str, Any] | None = None, against: str = "verdict") -> dict[str, str | None]:
+        """The word on these arms at every point asked; None: it was not run. at: axis -> a value, or several.
 
         against: "verdict", of the baseline, or "against_control".
         """
         found = {}
         for point in self.points:
-            if _lies(point, where):
+            if _lies(point, at or {}):
                 for arm in arms:
-                    entry = self.arm(arm, **point)
-                    label = arm if not point else f"{arm} at {labelled(point)}" if len(arms) > 1 else labelled(point)
+                    entry = self.arm(arm, point)
+                    label = arm if not point else f"{arm} at {in_short(point)}" if len(arms) > 1 else in_short(point)
                     found[label] = None if entry is None else entry[against]
         return found
 
-    def arm(self, name: str, **point: Any) -> Mapping[str, Any] | None:
+    def arm(self, name: str, point: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The entry of an arm, by its text or by what the question calls it, at a point; None: it was not run."""
-        at = (a for a in self.arms if name in (a["arm"], a["role"]) and all(a[axis] == v for axis, v in point.items()))
-        return next(at, None)
+        found = (arm for arm in self.arms if name in (arm["arm"], arm["role"]) and _lies(arm, point))
+        return next(found, None)
 
     def column(self, name: str) -> list[Number]:
         """A column, in the order of the rows. Raises UnknownName where there is none."""
@@ -102,6 +103,11 @@ def _lies(row: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
 def labelled(point: Mapping[str, Any]) -> str:
     """A point as a person reads it: "width=64,depth=2"; "all" where there are no axes."""
     return ",".join(f"{axis}={value}" for axis, value in point.items()) or "all"
+
+
+def in_short(point: Mapping[str, Any]) -> str:
+    """A point by its values alone, where the axes are known: "64/2"."""
+    return "/".join(map(str, point.values())) or "all"
 
 
 @final
@@ -176,7 +182,10 @@ def _by_verdicts(predicate: Any, table: Table) -> Word:
     said = set(groups)
     other = said - {*predicate.inside, *UNTOLD}
     word = "not reproduced" if other else "reproduced" if said and said <= set(predicate.inside) else "cannot tell"
-    parts = [f"{group} on {len(whats)} ({', '.join(whats)})" for group, whats in groups.items()]
+    parts = []
+    for group, whats in groups.items():
+        named = "" if group in predicate.inside else f" ({', '.join(whats[:NAMED])}{', ...' * (len(whats) > NAMED)})"
+        parts.append(f"{group} on {len(whats)} of {len(found)}{named}")
     reason = f"{'; '.join(parts) or 'nothing was compared'}; to be {ranged(predicate.inside)}"
     return Word(predicate.name, predicate.text, predicate.where, word, reason, predicate.inside, found)
 

@@ -16,6 +16,7 @@ changed, which breaks the predicates it names, or makes those hold that the find
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import itertools
 import math
@@ -26,6 +27,7 @@ from typing import Any, final
 
 from netwright.core import catalogue
 from netwright.core.errors import BadInput, UnknownName, unknown
+from netwright.core.fingerprint import fingerprint
 from netwright.core.kind import BENCH, Kind
 from netwright.core.part import Part
 from netwright.engine.task import Task
@@ -343,7 +345,8 @@ class RecipePart(ExperimentPart):
             known = False
         if known:
             return Question(self.id, setup.arms, setup.options, setup.terms)
-        return Question(self.task(**setup.options), setup.arms, {}, setup.terms)  # a file of the user's own
+        task = self.task(**setup.options)  # of a file of the user's own
+        return Question(dataclasses.replace(task, source_hash=fingerprint(self)), setup.arms, {}, setup.terms)
 
 
 experiment, study, recipe = GridPart, StudyPart, RecipePart

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from netwright.bench.experiment import ExperimentResult
-from netwright.bench.table import Table, Word, labelled, ranged
+from netwright.bench.table import Table, Word, in_short, ranged
 from netwright.core import __version__, catalogue
 from netwright.corpus.papers import reference_line
 from netwright.show import canvas, words
@@ -29,7 +29,9 @@ def page(result: ExperimentResult, part: Any = None) -> str:
     """One HTML document that loads nothing. part: of the catalogue by default."""
     part = catalogue.get(result.experiment) if part is None else part
     drawn, title = _drawn(result, part)
-    columns, rows = _studied(result) if result.table.arms else _cells(result, part)
+    axes = list(result.axes)
+    studied = [*axes, *ARM], [_arm(arm, axes) for arm in result.table.arms]
+    columns, rows = studied if result.table.arms else _cells(result, part)
     return (
         environment()
         .get_template("experiment.html")
@@ -72,37 +74,23 @@ def _cells(result: ExperimentResult, part: Any) -> tuple[list[str], list[list[st
     return columns, [[_cell(row.get(name)) for name in columns] for row in result.rows]
 
 
-def _studied(result: ExperimentResult) -> tuple[list[str], list[list[str]]]:
+#: Of the table of a study, after its axes.
+ARM: tuple[str, ...] = ("arm", "score [95 %]", "difference", "word", "against the control", "n", "failed")
+ARM += ("widths", "parameters", "step time", "memory, MiB")
+
+
+def _arm(arm: Mapping[str, Any], axes: Sequence[str]) -> list[str]:
     """A row an arm: its score, how it differs from the baseline, the word, and what it costs."""
-    axes = list(result.axes)
-    columns = [
-        *axes,
-        "arm",
-        "mean score [95 %]",
-        "difference",
-        "word",
-        "n",
-        "failed",
-        "widths",
-        "parameters",
-        "step time",
-        "memory",
-    ]
-    rows = []
-    for arm in result.table.arms:
-        costs = (
-            "-".join(map(str, arm["widths"] or ())) or "–",
-            "–" if arm["params"] is None else f"{arm['params']:,.0f}",
-            "–" if arm["step"] is None else f"{arm['step']:.2f}x",
-            "–" if arm["memory"] is None else f"{arm['memory'] / 2**20:.2f} MiB",
-        )
-        score = _between(arm["mean"], arm["interval"], ".4f")
-        difference = _between(arm["difference"], arm["difference_interval"], "+.4f")
-        rows.append(
-            [*(str(arm[axis]) for axis in axes), arm["arm"], score, difference, arm["verdict"]]
-            + [arm["against_control"] or "–", str(arm["n"]), str(arm["failed"]), *costs]
-        )
-    return columns, rows
+    costs = (
+        "-".join(map(str, arm["widths"] or ())) or "–",
+        "–" if arm["params"] is None else f"{arm['params']:,.0f}",
+        "–" if arm["step"] is None else f"{arm['step']:.2f}",
+        "–" if arm["memory"] is None else f"{arm['memory'] / 2**20:.2f}",
+    )
+    score = _between(arm["mean"], arm["interval"], ".4f")
+    difference = _between(arm["difference"], arm["difference_interval"], "+.4f")
+    told = [arm["arm"], score, difference, arm["verdict"], arm["against_control"] or "–", str(arm["n"]), str(arm["failed"])]
+    return [*(str(arm[axis]) for axis in axes), *told, *costs]
 
 
 def _between(middle: float | None, interval: Sequence[float] | None, form: str) -> str:
@@ -144,7 +132,8 @@ def _conditions(result: ExperimentResult) -> list[tuple[str, str]]:
 def figure(result: ExperimentResult, part: Any) -> Figure:
     """y over x of the table: a dot a cell, their means joined, theory where there is one; a colour a value of `by`."""
     drawn = part.figure
-    made, axes = panel(WIDTH, HEIGHT, left=58, top=26, bottom=44)
+    key = 180 if drawn.by else 0  # the room of the legend
+    made, axes = panel(WIDTH + key, HEIGHT + key // 3, left=58, right=10 + key, top=26, bottom=44)
     found = [row for row in result.rows if row[drawn.y] is not None]
     groups = list(dict.fromkeys(row[drawn.by] for row in found)) if drawn.by else [None]
     for i, group in enumerate(groups):
@@ -154,7 +143,7 @@ def figure(result: ExperimentResult, part: Any) -> Figure:
         middle = [(x, _mean([y for at, y in cells if at == x])) for x in dict.fromkeys(x for x, _ in cells)]
         marks(axes, middle, MARKERS[i % len(MARKERS)], line, 7, {"ls": "-", "lw": 1.5, "zorder": 4, "label": str(group)})
     if drawn.by:
-        axes.legend(fontsize=9, frameon=False, labelcolor=MUTED)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.05), fontsize=9, frameon=False, labelcolor=MUTED)
     xs, ys = [row[drawn.x] for row in found], [row[drawn.y] for row in found]
     if drawn.theory is not None:
         axes.plot(sorted(set(xs)), [drawn.theory(x) for x in sorted(set(xs))], color=THEORY, ls="--", lw=1.2, zorder=3)
@@ -171,10 +160,11 @@ def figure(result: ExperimentResult, part: Any) -> Figure:
 @settings()
 def matrix(table: Table) -> Figure:
     """The word on every arm (a column) at every point (a row); where points have one arm each, that arm in the row's name."""
-    at = [[a for a in table.arms if a["verdict"] != "baseline" and all(a[k] == v for k, v in p.items())] for p in table.points]
+    judged = [arm for arm in table.arms if arm["verdict"] not in ("baseline", "control")]
+    at = [[arm for arm in judged if all(arm[axis] == value for axis, value in point.items())] for point in table.points]
     names = {tuple(arm["arm"] for arm in arms) for arms in at if arms}
     heads = list(names.pop()) if len(names) == 1 else [""] * max((len(arms) for arms in at), default=1)
-    rows = [words.shorten(labelled(point), 44) for point in table.points]
+    rows = [words.shorten(in_short(point), 48) for point in table.points]
     left, top = 14 + 6.4 * max(map(len, rows), default=4), 16 + 5.2 * max((len(head) for head in heads), default=0)
     made, axes = panel(left + 44 * max(len(heads), 1) + 150, top + 22 * len(rows) + 12, left, 150, top, 12)
     axes.set(xlim=(-0.5, max(len(heads), 1) - 0.5), ylim=(len(rows) - 0.5, -0.5))
@@ -263,3 +253,45 @@ def _plain_word(word: Word) -> Mapping[str, Any]:
         "interval": word.interval,
         "values": {str(what): value for what, value in word.values.items()},
     }
+
+
+def markdown(record: Mapping[str, Any], part: Any) -> str:
+    """A result as plain data as a page of Markdown: the words, then the table, an arm or a cell a line."""
+    lines = [
+        f"# {part.name}: {record['word']}",
+        "",
+        f"Written by `python evidence/commands/experiments.py`; do not edit. {part.summary}",
+        "",
+        f"{reference_line(part.paper)} Size {record['size']}, {record['seeds']} seeds: `{record['command']}`.",
+        "",
+        *_lines(
+            ("predicate", "the finding says", "range", "word", "measured"),
+            (
+                (f"`{w['name']}`", w["text"], ranged(_edges(w["inside"])), f"**{w['word']}**", w["reason"])
+                for w in record["predicates"]
+            ),
+        ),
+    ]
+    axes = list(record["axes"])
+    if record.get("arms"):
+        lines += ["", *_lines((*axes, *ARM), (_arm(arm, axes) for arm in record["arms"]))]
+        lines += ["", "Step time is of a training step, over that of the first arm of its study; memory is its peak."]
+    elif record["rows"]:
+        names = list(record["rows"][0])
+        lines += ["", *_lines(names, ([_cell(row[name]) for name in names] for row in record["rows"]))]
+    for said, what in (("Failed", "failures"), ("Not run", "missing"), ("To know", "notes")):
+        if record.get(what):
+            lines += ["", f"{said}: {'; '.join(record[what])}."]
+    env = record["environment"]
+    return "\n".join([*lines, "", f"torch {env.get('torch', '?')}, {env.get('cpu', '?')}, one thread a run.", ""])
+
+
+def _edges(inside: Sequence[Any]) -> tuple[Any, ...]:
+    """The range that plain() wrote: JSON has no infinity."""
+    ends = (-math.inf, math.inf)
+    return tuple(ends[i] if edge is None else edge for i, edge in enumerate(inside))
+
+
+def _lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *body]

@@ -28,7 +28,7 @@ def ask(*, task: str, match: str, kan: str, mlp: str, spline: str, relatives: bo
 
 def slowdown(table: Any) -> float | None:
     """Step time of the KAN over that of the MLP of as many parameters, the geometric mean over tasks."""
-    found = [table.arm("MLP", **point) for point in table.points if point["match"] == "params"]
+    found = [table.arm("MLP", point) for point in table.points if point["match"] == "params"]
     ratios = [arm["step"] for arm in found if arm and arm["step"]]
     return math.exp(-sum(map(math.log, ratios)) / len(ratios)) if ratios else None
 
@@ -63,7 +63,7 @@ PART = study(
         Predicate(
             "formulas",
             "on formulas the KAN beats the MLP",
-            lambda table: table.verdicts("MLP", task=FORMULAS),
+            lambda table: table.verdicts("MLP", at={"task": FORMULAS}),
             inside=("worse",),
             reads=("verdict",),
             where="abstract",
@@ -72,7 +72,7 @@ PART = study(
         Predicate(
             "elsewhere",
             "elsewhere the MLP beats the KAN",
-            lambda table: table.verdicts("MLP", task=ELSEWHERE),
+            lambda table: table.verdicts("MLP", at={"task": ELSEWHERE}),
             inside=("better",),
             reads=("verdict",),
             where="abstract",
@@ -80,8 +80,8 @@ PART = study(
         ),
         Predicate(
             "splines",
-            "the advantage is the splines': on formulas an MLP that has them is as good as the KAN",
-            lambda table: table.verdicts("MLP with splines", task=FORMULAS),
+            "the advantage is the splines': on formulas an MLP that has them is as good at equal parameters and operations",
+            lambda table: table.verdicts("MLP with splines", at={"task": FORMULAS, "match": ("params", "flops")}),
             inside=("better", "equivalent"),
             reads=("verdict",),
             where="abstract",

@@ -21,7 +21,6 @@ from netwright.core.part import Option, Paper
 from netwright.engine.blocks import count_parameters
 from netwright.experiments._kind import Control, Figure, Predicate, experiment
 from netwright.tensor.streams import generator, initialise
-from netwright.waiting.edges import update_grids
 
 PI, POINTS, GRIDS = math.pi, 1000, (3, 5, 10, 20, 50, 100)
 
@@ -74,6 +73,16 @@ def fit(net: nn.Module, x: Tensor, y: Tensor, steps: int, seconds: float = math.
 
 
 @torch.no_grad()
+def regrid(kan: nn.Sequential, x: Tensor, grid: int | None = None) -> None:
+    """Move the knots of every layer to where its inputs lie, or so many of them there; the functions stay."""
+    given = [x]
+    for layer in list(kan)[:-1]:
+        given.append(layer(given[-1]))
+    for layer, rows in zip(kan, given, strict=True):
+        layer.update_grid(rows, grid, 1.0)  # type: ignore[operator]
+
+
+@torch.no_grad()
 def error(net: nn.Module, x: Tensor, y: Tensor) -> float:
     """Root mean square error, not divided by anything."""
     value = float((net(x) - y).square().mean().sqrt())
@@ -113,11 +122,11 @@ def cell(seed: int, *, formula: str, steps: int, widths: int, equal: str, extend
     y, y_test = f(x), f(x_test)
     kan, begun = kan_of(shape, seed), time.process_time()
     for _ in range(5):  # nodes find their ranges first
-        update_grids(kan, x, eps=1.0)
+        regrid(kan, x)
         fit(kan, x, y, 10)
     errors = {}
     for grid in GRIDS:
-        update_grids(kan, x, grid=grid if extended else GRIDS[0], eps=1.0)
+        regrid(kan, x, grid if extended else GRIDS[0])
         fit(kan, x, y, steps)
         errors[grid] = error(kan, x_test, y_test)
     spent = time.process_time() - begun

@@ -76,7 +76,7 @@ PART = study(
         Predicate(
             "kans",
             "on images the net of Kolmogorov-Arnold layers is worse than the plain one of as many parameters",
-            lambda table: table.verdicts("layer", host="mlp", layer=KANS),
+            lambda table: table.verdicts("layer", at={"host": "mlp", "layer": KANS}),
             inside=("worse",),
             reads=("verdict",),
             where="abstract",

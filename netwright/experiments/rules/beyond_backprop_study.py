@@ -31,7 +31,7 @@ def step_of(rule: str) -> Any:
     """Time of a training step of a rule over backpropagation's."""
 
     def value(table: Any) -> float | None:
-        arm = table.arm("rule", rule=rule)
+        arm = table.arm("rule", {"rule": rule})
         return None if arm is None else arm["step"]
 
     return value
@@ -39,7 +39,7 @@ def step_of(rule: str) -> Any:
 
 def most_memory(table: Any) -> float | None:
     """The largest peak memory of a training step, of any of the rules, over backpropagation's in the same net."""
-    pairs = [(table.arm("rule", **point), table.arm("backprop", **point)) for point in table.points]
+    pairs = [(table.arm("rule", point), table.arm("backprop", point)) for point in table.points]
     ratios = [mine["memory"] / base["memory"] for mine, base in pairs if mine and base and mine["memory"] and base["memory"]]
     return max(ratios, default=None)
 
@@ -66,7 +66,7 @@ PART = study(
         Predicate(
             "accuracy",
             "Mono-Forward is more accurate than backpropagation of its own dense net",
-            lambda table: table.verdicts("rule", rule="mono-forward"),
+            lambda table: table.verdicts("rule", at={"rule": "mono-forward"}),
             inside=("better",),
             reads=("verdict",),
             where="abstract",

@@ -20,6 +20,7 @@ TRIALS = {"digits": 2, "digits-conv": 1, "small": 4, "full": 1, "mnist-conv": 3,
 LEADERS = ("guidance", "dual-propagation", "mono-forward", "noprop", "deeply-supervised", "sign-symmetry")
 BIOLOGICAL = ("feedback-alignment", "dfa", "sign-symmetry", "difference-target-propagation")
 ALIGNED = ("feedback-alignment", "difference-target-propagation")
+MLPS, IMAGES = ("small", "digits"), ("cifar10-conv", "digits-conv")
 #: Sections that compare some of the rules alone: runs are long, or the host is another.
 SOME = {
     "full": (*(name for name in RATES if name not in ("backprop", "frozen-hidden")), "forward-forward:predict=all"),
@@ -61,7 +62,9 @@ PART = study(
         Predicate(
             "hidden",
             "on MNIST rules without weight transport train hidden layers: they are clearly above frozen ones",
-            lambda table: table.verdicts("rule", against="against_control", section=("small", "digits"), rule=BIOLOGICAL),
+            lambda table: table.verdicts(
+                "rule", at={"section": ("small", "digits"), "rule": BIOLOGICAL}, against="against_control"
+            ),
             inside=("better",),
             reads=("verdict",),
             where="abstract",
@@ -70,7 +73,7 @@ PART = study(
         Predicate(
             "images",
             "on CIFAR-10 feedback alignment and target propagation are worse than backpropagation",
-            lambda table: table.verdicts("rule", section=("cifar10-conv", "digits-conv"), rule=ALIGNED),
+            lambda table: table.verdicts("rule", at={"section": IMAGES, "rule": ALIGNED}),
             inside=("worse",),
             reads=("verdict",),
             where="abstract",
