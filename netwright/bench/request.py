@@ -13,8 +13,9 @@ import torch
 from netwright.core import catalogue
 from netwright.core.canonical import digest
 from netwright.core.errors import BadInput, Misfit, UnknownName, printable, unknown
-from netwright.core.kind import BENCH, NET, RULE, TASK
+from netwright.core.kind import BENCH, HOST, NET, RULE, TASK
 from netwright.core.part import Part
+from netwright.engine.build import chosen, host_of
 from netwright.engine.loop import PRECISIONS
 from netwright.engine.task import Task
 from netwright.tensor.streams import derive
@@ -160,14 +161,18 @@ class Request:
         return digest({"protocol": PROTOCOL, **row})[:16]
 
 
-def slots_of(task: Task) -> tuple[str, ...]:
-    """Slots an arm may fill on this task, in the order in which a part that fits several takes them."""
+def slots_of(task: Task, arm: Sequence[Part] = ()) -> tuple[str, ...]:
+    """Slots an arm may fill on this task, in the order in which a part that fits several takes them.
+
+    arm: its parts; where the task lets it choose the net, the places are those of the net that it chose.
+    """
     if task.foreign:
         own = [
             s for kind in catalogue.kinds().values() if (sites := kind.sites()) for s in sites.SLOTS if task.swap_slot is not None
         ]
     else:
-        host: Any = catalogue.get(task.host) if task.host else None
+        given: Any = next((part for part in arm if HOST in part.slots() and HOST in task.slots), None)
+        host = given or host_of(task, chosen(task))
         own = list(host.places) if host else []
     return tuple(dict.fromkeys((*task.slots, *own)))
 
@@ -182,11 +187,11 @@ def parse_arm(text: str, task: Task) -> ArmSpec:
         return ArmSpec(DEFAULT_ARM)
     if task.call:  # what an arm is, the user's own training knows
         return ArmSpec(text)
-    admitted = slots_of(task)
+    pieces = [catalogue.parse(piece) for piece in text.split("+")]
+    admitted = slots_of(task, [part for part, _ in pieces])
     parts: dict[str, tuple[str, Mapping[str, Any]]] = {}
     in_net = []
-    for piece in text.split("+"):
-        part, options = catalogue.parse(piece)
+    for part, options in pieces:
         fits = [slot for slot in part.slots() if slot in admitted]
         if not fits:
             wants = ", ".join(part.slots()) or "none"
@@ -206,7 +211,7 @@ def parse_arm(text: str, task: Task) -> ArmSpec:
 
 
 def _check_needs(part: Part, task: Task) -> None:
-    if missing := sorted(part.needs - task.problem.gives):
+    if missing := part.missing(task.problem.gives):
         raise Misfit(
             f"{part.id} needs {', '.join(missing)}, which {task.id} doesn't offer "
             f"(it offers {', '.join(sorted(task.problem.gives)) or 'nothing'})"
