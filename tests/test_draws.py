@@ -15,9 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from netwright.bench.carry import Means
+from netwright.bench.entrant import enter_all
+from netwright.bench.executors.processes import execute
 from netwright.bench.experiment import Experiment
+from netwright.bench.jobs import Call, Job, JobResult, perform
 from netwright.bench.own.experiment import load_part
-from netwright.bench.store.store import Store
+from netwright.bench.own.source import address_of
+from netwright.bench.plan import jobs_of, make_plan, runs_of
+from netwright.bench.request import Terms, make_request, open_task
 from netwright.compare import compare
 from netwright.core import catalogue
 from netwright.tensor.streams import global_draws
@@ -91,7 +96,6 @@ PART = experiment(
 #: The model as it is, and with any other activation; to a training of one's own they are two texts.
 ARMS = ["default", next(p.name for p in catalogue.parts("activation") if p.tags.shape == "elementwise")]
 TERMS: dict[str, Any] = {"trials": 1, "match": "none", "steps": 4}
-MEANS = {"serial": Means("serial"), "processes": Means("processes", workers=2)}
 
 
 @pytest.fixture
@@ -106,32 +110,44 @@ def states() -> tuple[Any, ...]:
     return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
 
-def left(folder: Path) -> tuple[Any, ...]:
-    """All that a study left in its store, whatever the order it was made in."""
-    with Store.read(folder) as store:
-        rows = sorted(str(record.machine_free()) for record in store.records())
-        return rows, sorted((score.arm, score.seed, score.value) for score in store.scores())
-
-
-@pytest.mark.parametrize("name", ["PER_SEED", "ONE_POOL", "LOOP"])
-def test_runs_that_draw_repeat_in_any_process_and_order(name: str, file: Path, tmp_path: Path) -> None:
-    found = []
-    terms = TERMS | ({"steps": None} if name == "LOOP" else {})
-    for kind, seeds in (("serial", (0, 1)), ("processes", (1, 0))):
-        result = compare(ARMS, f"{file}:{name}", seeds=seeds, out=tmp_path / kind, means=MEANS[kind], **terms)
-        found.append(left(tmp_path / kind))
-        random.random(), np.random.rand(), torch.rand(1)  # what the caller draws between makes no difference
-        assert not [note for note in result.notes if "repeatable" in note]
-    rows, scores = found[0]
-    assert found[0] == found[1] and len(rows) == 4
-    by_seed = {seed: value for arm, seed, value in scores if arm == "default"}
-    assert by_seed[0] != by_seed[1], "another seed draws other numbers"
-
-
-def test_cells_that_draw_repeat_in_any_process(file: Path, tmp_path: Path) -> None:
+def jobs(file: Path) -> list[Job]:
+    """Every run of the file's tasks and experiment, by two seeds or three, as what an executor takes."""
+    found: list[Job] = []
+    for name in ("PER_SEED", "ONE_POOL", "LOOP"):
+        ref, terms = f"{file}:{name}", Terms(seeds=2, trials=1, match="none", steps=None if name == "LOOP" else 4)
+        task = open_task(ref, {}, terms.budget)
+        request = make_request(task, ref, {}, ARMS, terms)
+        entrants = enter_all(task, request)
+        runs = runs_of(request, entrants, plan := make_plan(request, entrants))
+        found += jobs_of(entrants, plan, runs, {run.key for run in runs})
     part = load_part(f"{file}:PART")
-    rows = [Experiment(part, out=tmp_path / kind, means=means).run(progress=False).rows for kind, means in MEANS.items()]
-    assert rows[0] == rows[1] and len({round(row["y"] % 1, 6) for row in rows[0]}) == 3, "one draw a seed"
+    return [*found, *(Call((run,), address_of(part.subject)) for run in Experiment(part).runs())]
+
+
+def test_runs_that_draw_repeat_in_any_process_and_order(file: Path) -> None:
+    here, there = {}, {}
+    for job in (every := jobs(file)):
+        random.random(), np.random.rand(), torch.rand(1)  # what is drawn between makes no difference
+        here |= {record.key: record for record in perform(job).records}
+
+    def keep(job: Job, result: JobResult) -> None:
+        there.update({record.key: record for record in result.records})
+
+    execute(every[::-1], lambda job: None, keep, workers=1)
+    assert {key: r.machine_free() for key, r in here.items()} == {key: r.machine_free() for key, r in there.items()}
+    assert {record.state for record in here.values()} == {"done"} and len(here) == 3 * len(ARMS) * 2 + 2 * 3
+    drawn = {(record.engine, record.best_val or record.values["y"]) for record in here.values() if record.arm in (ARMS[0], "n=1")}
+    assert len(drawn) == 3 * 2 + 3, "another seed draws other numbers"
+
+
+@pytest.mark.parametrize("name", ["PER_SEED", "ONE_POOL"])
+def test_scores_of_what_draws_repeat_in_any_order(name: str, file: Path, tmp_path: Path) -> None:
+    scores = []
+    for i, seeds in enumerate([(0, 1), (1, 0)]):
+        result = compare(["default"], f"{file}:{name}", seeds=seeds, out=tmp_path / str(i), means=Means("serial"), **TERMS)
+        assert not [note for note in result.notes if "repeatable" in note]
+        scores.append({score.seed: score.value for score in result.scores})
+    assert scores[0] == scores[1] and scores[0][0] != scores[0][1]
 
 
 def test_the_global_generators_are_as_they_were(file: Path, tmp_path: Path) -> None:
