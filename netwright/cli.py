@@ -244,6 +244,12 @@ def compare(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or amp.")] = "fp32",
     threads: Annotated[int, typer.Option(help="Compute threads a worker.")] = 1,
+    measure: Annotated[str, typer.Option(help="Read off every trained net: measures, joined by +.")] = "",
+    judge: Annotated[str, typer.Option(help="A named value to judge arms by, instead of the score.")] = "",
+    delta: Annotated[float | None, typer.Option(help="Of --judge: the smallest difference that matters.")] = None,
+    higher: Annotated[
+        bool | None, typer.Option("--higher-is-better/--lower-is-better", help="Of --judge: which values are better.")
+    ] = None,
     limit: Annotated[float, typer.Option(help="Seconds one run may take; 0 = no limit.")] = 0.0,
     memory: Annotated[float, typer.Option(help="GiB one worker may hold; 0 = no limit.")] = 0.0,
     out: Annotated[Path | None, typer.Option(help="The study's folder.")] = None,
@@ -291,6 +297,10 @@ def compare(
             steps=steps or None,
             batch=batch or None,
             control=control,
+            measures=tuple(filter(None, measure.split("+"))),
+            judge=judge,
+            delta=delta,
+            higher_is_better=higher,
         )
         lines = study.outlook()
         for line in lines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import torch
 from netwright.core import catalogue
 from netwright.core.canonical import digest
 from netwright.core.errors import BadInput, Misfit, UnknownName, printable, unknown
-from netwright.core.kind import BENCH, HOST, NET, RULE, TASK
+from netwright.core.kind import BENCH, HOST, NET, READ, RULE, TASK
 from netwright.core.part import Part
 from netwright.engine.build import chosen, host_of
 from netwright.engine.loop import PRECISIONS
@@ -44,6 +45,8 @@ class Terms:
     seeds: how many, from 0 on, or which. trials: points of the tuning space a replicate; 1 is the published rate, not tuned.
     match: equal cost in params, flops, time or none. baseline: an arm other than the first. all_pairs: compare the other arms
     with one another too. steps, batch: instead of the task's. control: add the task's control where rules are compared.
+    measures: what is read off every trained net, as text ("empirical-ntk:output=1"). judge: a named value that arms are judged
+    by instead of the score; delta: its smallest difference that matters, higher_is_better: which of its values are better.
     """
 
     seeds: int | Sequence[int] = 10
@@ -58,6 +61,10 @@ class Terms:
     steps: int | None = None
     batch: int | None = None
     control: bool = True
+    measures: Sequence[str] = ()
+    judge: str = ""
+    delta: float | None = None
+    higher_is_better: bool | None = None
 
     def __post_init__(self) -> None:
         for what, value, known in (
@@ -71,6 +78,7 @@ class Terms:
             count = getattr(self, what)
             if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
                 raise BadInput(f"{what}={count!r}; expected a whole number of at least 1")
+        self._check_judge()
         if self.threads > most_threads():
             raise BadInput(f"threads={self.threads}; expected at most {most_threads()} on this machine")
         if self.trials > MOST or (isinstance(self.seeds, int) and self.seeds > MOST):
@@ -86,6 +94,19 @@ class Terms:
             raise BadInput(f"device={self.device!r}: {str(error).splitlines()[0]}") from None
         if self.precision == "fp64" and self.device == "mps":
             raise Misfit("precision fp64 does not exist on mps")
+
+    def _check_judge(self) -> None:
+        """A named value is judged by a direction and a delta of its own, and the score by the task's."""
+        given = {"delta": self.delta, "higher_is_better": self.higher_is_better}
+        for name, value in given.items():
+            if self.judge and value is None:
+                raise BadInput(f"judge={self.judge!r} needs {name}=: the value's own, which no task knows")
+            if value is not None and not self.judge:
+                raise BadInput(f"{name}={value!r} is the task's, unless judge= names another value that arms are judged by")
+        if self.delta is not None and not (isinstance(self.delta, (int, float)) and 0 < self.delta < math.inf):
+            raise BadInput(f"delta={self.delta!r}; expected the smallest difference that matters, above 0")
+        if self.higher_is_better not in (None, True, False):
+            raise BadInput(f"higher_is_better={self.higher_is_better!r}; expected True or False")
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -103,7 +124,13 @@ class Terms:
         for name in ("match", "engine", "device", "precision", "threads", "steps", "batch"):
             if (value := getattr(self, name)) != getattr(Terms, name):
                 said[name] = value
+        if self.measures:
+            said["measure"] = "+".join(self.measures)
+        if self.judge:
+            said |= {"judge": self.judge, "delta": self.delta}
         words = [word for name, value in said.items() for word in (f"--{name}", str(value))]
+        if self.judge:
+            words.append("--higher-is-better" if self.higher_is_better else "--lower-is-better")
         return words + ["--all-pairs"] * self.all_pairs + ["--no-control"] * (not self.control)
 
 
@@ -145,6 +172,10 @@ class Request:
     budget: Mapping[str, int] = field(default_factory=dict)  # {"steps": n, "batch": n} laid over the task's
     control: str = ""  # where rules are compared, the arm that is the task's control
     control_added: bool = False  # nobody named it: it stands in every table, and not in the family of comparisons
+    measures: tuple[str, ...] = ()
+    judge: str = ""  # a named value; then with the two below
+    delta: float | None = None
+    higher_is_better: bool | None = None
 
     @property
     def judged(self) -> tuple[ArmSpec, ...]:
@@ -154,8 +185,11 @@ class Request:
     @property
     def study_id(self) -> str:
         row = dataclasses.asdict(self)
-        for name in ("seeds", "control", "control_added"):  # the latter two follow from the arms
+        # the control follows from the arms, and what is judged changes no run
+        for name in ("seeds", "control", "control_added", "judge", "delta", "higher_is_better"):
             row.pop(name)
+        if not self.measures:
+            row.pop("measures")
         for arm in row["arms"]:  # a study made when a part's kind was called otherwise is still this one
             arm["parts"] = {slot: (catalogue.first_id(part_id), options) for slot, (part_id, options) in arm["parts"].items()}
         return digest({"protocol": PROTOCOL, **row})[:16]
@@ -243,6 +277,12 @@ def make_request(
             raise BadInput(
                 f"trials={terms.trials}, but {task.id} has no range of rates to try: give lr= to its task, or trials=1"
             )
+    measures = tuple(terms.measures)
+    for text in measures:
+        part, options = catalogue.parse(text, catalogue.kind_at(READ))
+        part.resolve(options)
+    if measures and task.call:
+        raise BadInput(f"measures={list(measures)}, but {task.id} is a training of your own, whose net is not seen")
     return Request(
         task_ref,
         dict(task_options),
@@ -252,6 +292,10 @@ def make_request(
         budget=terms.budget,
         control=found,
         control_added=added,
+        measures=measures,
+        judge=terms.judge,
+        delta=terms.delta,
+        higher_is_better=terms.higher_is_better,
         **same,
     )
 

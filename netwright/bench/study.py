@@ -65,9 +65,28 @@ class Study:
         steps: int | None = Terms.steps,
         batch: int | None = Terms.batch,
         control: bool = Terms.control,
+        measures: Sequence[str] = Terms.measures,
+        judge: str = Terms.judge,
+        delta: float | None = Terms.delta,
+        higher_is_better: bool | None = Terms.higher_is_better,
     ) -> None:
         self.terms = terms = Terms(
-            seeds, trials, match, baseline, all_pairs, engine, device, precision, threads, steps, batch, control
+            seeds,
+            trials,
+            match,
+            baseline,
+            all_pairs,
+            engine,
+            device,
+            precision,
+            threads,
+            steps,
+            batch,
+            control,
+            measures,
+            judge,
+            delta,
+            higher_is_better,
         )
         options = dict(task_options or {})
         if isinstance(task, Task):
