@@ -58,6 +58,16 @@ def _errors(apart: bool = False) -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
+def _continued(folder: Path, command: str) -> Iterator[None]:
+    """Work that is kept in a folder: Ctrl-C ends it with the command that continues, and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say(f"stopped; what was finished is kept in {folder}. To continue: {command}")
+        raise typer.Exit(130) from None
+
+
+@contextlib.contextmanager
 def _document() -> Iterator[TextIO]:
     """Stdout for a document alone: inside, what Python or C code writes there goes to stderr; so do exit handlers later."""
     given: Any = sys.stdout
@@ -290,15 +300,13 @@ def compare(
                 _dump(planned(study.request, study.task, lines), stdout)
             return
         try:
-            result = finish(study, extend, confirm, _say)
+            with _continued(study.folder, command):
+                result = finish(study, extend, confirm, _say)
         except NothingWorks as error:
             if as_json:
                 _dump({"schema": 1, "study": study.request.study_id, "command": command, "cause": str(error)}, stdout)
             _say(f"error: {error}")
             raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            _say(f"stopped; what was finished is kept in {study.folder}. To continue: {command}")
-            raise typer.Exit(130) from None
         path = study.folder / "report.html"
         if as_json:
             from netwright.show.machine import document
@@ -348,7 +356,8 @@ def run(
             _say(line)
         if dry_run:
             return
-        result = finish_experiment(asked, _say)
+        with _continued(asked.folder, shlex.join(["netwright", *sys.argv[1:]])):
+            result = finish_experiment(asked, _say)
         if as_json:
             _dump(plain(result), stdout)
         else:

@@ -116,9 +116,12 @@ def finish_experiment(asked: Experiment, tell: Tell | None = None) -> Experiment
     """Run an experiment and write its page and its result; see run."""
     from netwright.show.experiments import page, plain
 
+    report, numbers = asked.folder / "report.html", asked.folder / "result.json"
+    for target in (report, numbers):
+        check_target(target)  # before the work that would be lost with it
     result = asked.run(tell)
-    write_whole(asked.folder / "report.html", page(result, asked.part))
-    write_whole(asked.folder / "result.json", json.dumps(plain(result), indent=1) + "\n")
+    write_whole(report, page(result, asked.part))
+    write_whole(numbers, json.dumps(plain(result), indent=1) + "\n")
     return result
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -36,6 +35,7 @@ from netwright.bench.environment import environment
 from netwright.bench.records import Run, RunRecord
 from netwright.bench.request import ArmSpec, Request, Terms, make_request, open_task
 from netwright.compare import compare
+from netwright.core.writing import write_whole
 from netwright.engine.task import Task
 
 TASK, SEEDS, TRIALS = "moons", 10, 3
@@ -185,12 +185,10 @@ def power(task: Task, rows: Sequence[dict[str, Any]], planted: int) -> dict[str,
 
 
 def write(path: Path, row: dict[str, Any]) -> None:
-    """The file whole or not at all; one study a line."""
+    """The file, one study a line."""
     rest = json.dumps({k: v for k, v in row.items() if k != "rows"}, indent=1)
     lines = ",\n".join(f"  {json.dumps(r)}" for r in row["rows"])
-    part = path.with_suffix(".part")
-    part.write_text(f'{rest[:-2]},\n "rows": [\n{lines}\n ]\n}}\n', encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, f'{rest[:-2]},\n "rows": [\n{lines}\n ]\n}}\n')
 
 
 def main(given: Sequence[str] | None = None) -> int:

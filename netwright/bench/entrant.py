@@ -28,7 +28,7 @@ from netwright.engine.loop import Outcome, Setting, cast, predict, train
 from netwright.engine.meter import flops_of
 from netwright.engine.rule import Rule
 from netwright.engine.task import Data, Task
-from netwright.tensor.streams import forward_draws
+from netwright.tensor.streams import global_draws
 
 #: Dimensions of a trial point that all arms share; the others are options of a part, as "slot.option".
 SHARED = ("lr", "weight_decay")
@@ -109,6 +109,8 @@ class Entrant:
             return "stacks don't know mixed precision"
         if self.task.per_seed_data:
             return "its data are a function of the seed, so copies share no pool"
+        if self.task.foreign:
+            return "its model is the user's own, and copies of a stack would share what it draws"
         if tuned and isinstance(self.task.weight_decay, tuple):
             return "weight decay is tuned, and copies of a stack share it"
         if tuned and self.searched:
@@ -209,7 +211,7 @@ class Entrant:
                 slot, _, option = name.partition(".")
                 parts[slot] = Chosen(parts[slot].part, {**parts[slot].options, option: value})
         stream = self.arm.stream(seed)
-        with foreign(self.name, draws=False):
+        with foreign(self.name), global_draws(stream, "init"):
             if self.task.foreign:
                 in_net = [one for one in parts.values() if one.place == NET]
                 return put_in(self.task, in_net, parts[RULE], seed, stream, self.device)
@@ -226,7 +228,7 @@ class Entrant:
     def train(self, seed: int, point: Mapping[str, Any]) -> Outcome:
         """One training, alone."""
         rule, data, setting = self.build(seed, point), self.data(seed), self.setting(seed, point)
-        with forward_draws(setting.seed, self.device):
+        with global_draws(setting.seed, "forward"):
             return train(rule, data, setting, self.tags.closed_form)
 
     def train_together(self, runs: Sequence[tuple[int, Mapping[str, Any]]], compiled: bool) -> list[Outcome]:
@@ -235,7 +237,8 @@ class Entrant:
 
         rules = [self.build(seed, point) for seed, point in runs]
         data, settings = [self.data(seed) for seed, _ in runs], [self.setting(*run) for run in runs]
-        return train_stack(rules, data, settings, compiled=compiled)
+        with global_draws(settings[0].seed, "forward"):
+            return train_stack(rules, data, settings, compiled=compiled)
 
     def score(self, seed: int, point: Mapping[str, Any], weights: bytes) -> float:
         """The one test evaluation of a replicate: the selected run's best-step weights (safetensors) on the test split."""
@@ -246,7 +249,8 @@ class Entrant:
             rule.load_state_dict(load(weights))
         except Exception as error:
             raise BadWeights(f"{self.name} seed {seed}: the stored weights aren't its own ({error})") from error
-        value = float(self.task.problem.metric(predict(rule, x, setting), data.y[data.test]))
+        with global_draws(setting.seed, "forward"):
+            value = float(self.task.problem.metric(predict(rule, x, setting), data.y[data.test]))
         return value if math.isfinite(value) else self.task.problem.worst
 
     def computing(self) -> AbstractContextManager[None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 import shlex
 import time
@@ -17,7 +16,7 @@ from netwright.bench.carry import Means, carry_out
 from netwright.bench.entrant import rests_on
 from netwright.bench.environment import environment
 from netwright.bench.jobs import Call, sorted_out
-from netwright.bench.own.source import FILE
+from netwright.bench.own.source import address_of
 from netwright.bench.progress import Progress
 from netwright.bench.records import Run, StudyResult
 from netwright.bench.store.store import Store, study_folder
@@ -197,7 +196,7 @@ class Experiment:
             store.set_environment(environment())
             known = known if known.get("options") == self.setup.options and fresh(known) else {}
             there = known.get("rows", ())
-            runs, function = self.runs(), self._function()
+            runs, function = self.runs(), address_of(self.part.subject)
             wanted = [run for run in runs if not any(_at(row, self._place(run)) for row in there)]
             others = {run.key for run in store.runs() if run.seed not in self.seeds}
 
@@ -213,11 +212,6 @@ class Experiment:
 
     def _place(self, run: Run) -> dict[str, Any]:
         return {**{axis: run.point[axis] for axis in self.setup.axes}, "seed": run.seed}
-
-    def _function(self) -> str:
-        cell = self.part.subject
-        by_path = cell.__module__ == "__main__" or cell.__module__.startswith(FILE)
-        return f"{inspect.getsourcefile(cell) if by_path else cell.__module__}:{cell.__qualname__}"
 
     def _seconds(self, wanted: Sequence[Run], runs: int) -> float:
         """About how long so many cells take, by the first."""

@@ -31,7 +31,7 @@ from netwright.core import catalogue
 from netwright.core.errors import BadInput, NetwrightError
 from netwright.core.fingerprint import Key, Sources, reach
 from netwright.core.kind import TASK
-from netwright.core.writing import write_whole
+from netwright.core.writing import check_target, write_whole
 
 ROOT = Path(__file__).parents[2]
 DRAWN = 10
@@ -102,6 +102,7 @@ main(sys.argv[1:])
 #: part id -> (fingerprint, hash of its judges or None).
 Marks = Mapping[str, Sequence[Any]]
 TIMES = ("step_time", "step_quartiles", "step_ratio", "infer_time")
+LATER = ("repeats",)  # what a tree before may not look at yet
 
 
 @final
@@ -182,7 +183,7 @@ def outcome(trial: Trial, tree: Path, folder: Path, name: str = "") -> str:
     with Store.read(folder / "study") as store:
         runs = [{k: v for k, v in r.machine_free().items() if k != "key"} for r in store.records()]
         scores = [{k: v for k, v in asdict(s).items() if k != "key"} for s in store.scores()]
-        costs = [{k: v for k, v in asdict(c).items() if k not in TIMES} for c in store.costs()]
+        costs = [{k: v for k, v in asdict(c).items() if k not in TIMES + LATER} for c in store.costs()]
     order = lambda row: json.dumps(row, sort_keys=True, default=str)  # noqa: E731
     return "\n".join(order(row) for rows in (runs, scores, costs) for row in sorted(rows, key=order))
 
@@ -261,6 +262,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--report", type=Path, help="where to write what was run and kept, as JSON")
     given = parser.parse_args(arguments)
+    if given.report:
+        check_target(given.report)  # before the work that would be lost with it
     with tempfile.TemporaryDirectory() as scratch:
         before = _checkout(given.since, Path(scratch) / "before")
         old, new = ask(before), ask(ROOT)

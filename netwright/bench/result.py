@@ -74,6 +74,11 @@ def assemble(
     cause = nothing_worked(records, scores)
     notes = [*([cause] if cause else []), *shared_rows(task), *plan.notes, *(n for n in store.notes() if not n.startswith("A/A"))]
     notes += [f"{d} of {n} dropped: {s.dropped}" for n in names for d, s in _drops(scores, n)]
+    notes += [
+        f"{cost.arm} isn't repeatable: its first step, done twice from the same seed, gave two losses"
+        for cost in costs.values()
+        if cost.repeats is False
+    ]
     if len(environments) > 1:
         notes.append("records come from different environments (torch version or machine); compare within one where it matters")
     return StudyResult(

@@ -146,16 +146,14 @@ class Study:
 
     def _guard_looks(self, store: Store, extend: bool) -> None:
         looks, mine = store.looks(), tuple(sorted(self.request.seeds))
-        if not looks or mine in looks or extend or self._unchanged(store):
+        seen_no_more = not store.records()  # whatever was looked at is superseded or gone
+        if not looks or mine in looks or extend or seen_no_more:
             return
         level = stats.level(len(looks) + 1)
         raise BadInput(
             f"this study has been looked at with {len(looks[-1])} seeds; other seeds now are look {len(looks) + 1}, "
             f"tested at {level:.4g} instead of 0.05. Add --extend (extend=True) if that is what you want"
         )
-
-    def _unchanged(self, store: Store) -> bool:
-        return not store.records()
 
     def _plan(self, store: Store) -> planning.Plan:
         stored = store.plan()

@@ -48,10 +48,10 @@ def drain() -> tuple[str, ...]:
 
 
 @contextmanager
-def foreign(who: str, draws: bool = True, importing: bool = False) -> Iterator[None]:
-    """Code of `who` runs inside. draws: put the global random states back too. importing: a module of it is read, which may
-    set the environment, paths and filters of warnings for good."""
-    pid, before, modules = os.getpid(), _snapshot(draws), len(sys.modules)
+def foreign(who: str, importing: bool = False) -> Iterator[None]:
+    """Code of `who` runs inside. importing: a module of it is read, which may set the environment, paths and filters of
+    warnings for good."""
+    pid, before, modules = os.getpid(), _snapshot(), len(sys.modules)
     handler = _listen()
     try:
         yield
@@ -179,8 +179,8 @@ class State(NamedTuple):
             return False
 
 
-def _snapshot(draws: bool) -> list[tuple[State, Any]]:
-    states = [*_python(), *(_draws() if draws else ()), *_torch_defaults(), *_torch_settings()]
+def _snapshot() -> list[tuple[State, Any]]:
+    states = [*_python(), *_draws(), *_torch_defaults(), *_torch_settings()]
     found = []
     for state in states:
         with suppress(OSError):  # a working folder that was deleted

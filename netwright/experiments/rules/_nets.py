@@ -6,6 +6,9 @@ import dataclasses
 from typing import Any
 
 from netwright.core import catalogue
+from netwright.core.kind import RULE
+from netwright.engine.build import build, chosen
+from netwright.engine.rule import Rule
 from netwright.engine.task import Task, eval_grid
 
 #: Rules beside their defaults.
@@ -86,3 +89,11 @@ def net_of(section: str, depth: int = 2) -> Task:
     elif section == "digits":
         changes = {"widths": (64,) * depth}
     return dataclasses.replace(task, **changes)
+
+
+def learner_of(task: Task, spec: str, seed: int) -> tuple[Rule, bool]:
+    """The rule over the task's net, and whether it is solved in closed form."""
+    part, options = catalogue.parse(spec, "rule")
+    parts = chosen(task, {RULE: (part.id, options)})
+    closed: bool = part.tags_at(**options).closed_form  # type: ignore[attr-defined]
+    return build(task, parts, seed, task.widths), closed

@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 
-from netwright.bench.entrant import enter
-from netwright.bench.request import parse_arm
 from netwright.core import catalogue
 from netwright.core.part import Option, Paper
 from netwright.engine.loop import Loop, Setting, orders, predict, train
 from netwright.engine.task import Task
 from netwright.experiments._kind import Control, Figure, Predicate, experiment
+from netwright.experiments.rules._nets import learner_of
 from netwright.experiments.rules.beyond_backprop_study import PAIRS
 from netwright.tensor.streams import generator
 
@@ -52,8 +51,7 @@ class Side:
 
 def until_it_stops(task: Task, spec: str, seed: int, lr: float, decay: float, side: Side, epochs: float) -> dict[str, float]:
     """One training with early stopping on validation: {"val", "test", "steps", "seconds"} to the stop."""
-    entrant, data = enter(task, parse_arm(spec, task)), task.data(seed)
-    rule = entrant.build(seed)
+    (rule, closed), data = learner_of(task, spec, seed), task.data(seed)
     per_epoch = len(data.train) // task.batch
     steps = max(1, math.ceil(epochs * per_epoch))
     setting = Setting(
@@ -62,7 +60,7 @@ def until_it_stops(task: Task, spec: str, seed: int, lr: float, decay: float, si
     (x_val, y_val), (x_test, y_test) = data.split("val"), data.split("test")
     begun, spent = time.process_time(), 0
     best, state, stale = -1.0, None, 0
-    if entrant.tags.closed_form:
+    if closed:
         train(rule, data, setting, closed_form=True)
         best = float(task.problem.metric(predict(rule, x_val), y_val))
     else:

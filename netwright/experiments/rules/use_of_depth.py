@@ -14,14 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netwright.bench.entrant import enter
-from netwright.bench.request import parse_arm
 from netwright.core.part import Option, Paper
 from netwright.engine.blocks import pooled
-from netwright.engine.loop import predict, train
+from netwright.engine.loop import Setting, predict, train
 from netwright.engine.task import Data
 from netwright.experiments._kind import Control, Figure, Predicate, experiment
-from netwright.experiments.rules._nets import RATES, net_of
+from netwright.experiments.rules._nets import RATES, learner_of, net_of
 
 ROWS = 10_000  # of the training set that the regressions see
 RIDGE = 0.01  # times their number
@@ -75,9 +73,8 @@ def cell(seed: int, *, rule: str, depth: int, section: str, steps: int) -> Mappi
     task = net_of(section, depth)
     if steps:
         task = dataclasses.replace(task, steps=steps, evals=(steps,))
-    entrant, data = enter(task, parse_arm(f"rule/{rule}", task)), task.data(seed)
-    learner = entrant.build(seed)
-    done = train(learner, data, entrant.setting(seed, {"lr": RATES[rule]}), entrant.tags.closed_form)
+    (learner, closed), data = learner_of(task, rule, seed), task.data(seed)
+    done = train(learner, data, Setting.of(task, seed, {"lr": RATES[rule]}), closed)
     if done.best_state is not None:
         learner.load_state_dict(done.best_state)
     x, y = data.split("test")
