@@ -120,7 +120,7 @@ class Terms:
 
     def words(self) -> list[str]:
         """As options of the command line; those at their defaults are left out, but for seeds and trials."""
-        said = {"seeds": len(self.numbers), "tune": self.trials}
+        said: dict[str, Any] = {"seeds": len(self.numbers), "tune": self.trials}
         for name in ("match", "engine", "device", "precision", "threads", "steps", "batch"):
             if (value := getattr(self, name)) != getattr(Terms, name):
                 said[name] = value

@@ -43,8 +43,8 @@ def assemble(
     judged = Yardstick.of(request, problem)
     by_arm = {n: {s.seed: s.value for s in scores if s.arm == n and not s.dropped} for n in names}
     if request.judge:
-        values = {problem.metric_name: by_arm} | values
-        by_arm = judged.instead(values, scores)
+        by_score, by_arm = by_arm, judged.instead(values, scores)
+        values = {problem.metric_name: {name: dict(row) for name, row in by_score.items()}, **values}
     failed = {n: {s.seed for s in scores if s.arm == n and s.failed} for n in names}
     dropped = {n: {s.seed for s in scores if s.arm == n and s.dropped} for n in names}
     short = shortfalls(entrants, request.match)

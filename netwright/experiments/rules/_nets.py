@@ -33,6 +33,8 @@ VARIANTS = (
     "difference-target-propagation:feedback=ldrl",
     "physical-ff:reads=physical",
 )
+#: What the sections on MNIST and digits rest on beside rules.
+HOSTS = ("task/mnist", "task/digits", "net/mlp", "net/convnet", "activation/relu", "layer/batch-norm")
 #: The median of the rates that validation chose on 10 000 images of MNIST, for runs that are too long to be tuned.
 RATES = {
     "backprop": 0.00408347,

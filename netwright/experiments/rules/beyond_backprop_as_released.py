@@ -20,7 +20,7 @@ from netwright.core.part import Option, Paper
 from netwright.engine.loop import Loop, Setting, orders, predict, train
 from netwright.engine.task import Task
 from netwright.experiments._kind import Control, Figure, Predicate, experiment
-from netwright.experiments.rules._nets import learner_of
+from netwright.experiments.rules._nets import HOSTS, learner_of
 from netwright.experiments.rules.beyond_backprop_study import PAIRS
 from netwright.tensor.streams import generator
 
@@ -116,7 +116,7 @@ PART = experiment(
     cell,
     name="beyond-backprop-as-released",
     paper=Paper("beyond-backprop-study"),
-    uses=("rule/backprop", "rule/mono-forward", "rule/forward-forward", "rule/cafo", "rule/frozen-hidden", "task/mnist"),
+    uses=("rule/backprop", "rule/mono-forward", "rule/forward-forward", "rule/cafo", "rule/frozen-hidden", *HOSTS),
     grid={"rule": tuple(PAIRS)},
     gives=("difference", "time", "steps"),
     timed=("time",),

@@ -13,7 +13,7 @@ from typing import Any
 
 from netwright.core.part import Option, Paper
 from netwright.experiments._kind import Control, Predicate, Question, study
-from netwright.experiments.rules._nets import RATES, VARIANTS, net_of, rules
+from netwright.experiments.rules._nets import HOSTS, RATES, VARIANTS, net_of, rules
 
 #: section -> rates each seed tries; 1: the rate of RATES.
 TRIALS = {"digits": 2, "digits-conv": 1, "small": 4, "full": 1, "mnist-conv": 3, "cifar10-conv": 3, "cora": 4}
@@ -50,7 +50,7 @@ PART = study(
         arxiv="1807.04587",
         venue="NeurIPS",
     ),
-    uses=("rule/backprop", "rule/frozen-hidden"),
+    uses=("rule/backprop", "rule/frozen-hidden", *HOSTS, "task/cifar10", "task/cora"),
     grid={"section": ("small", "full", "mnist-conv", "cifar10-conv", "cora"), "rule": rules},
     options=(Option("steps", 0, "instead of the task's; 0: the task's", bounds=(-1, 10**9)),),
     sizes={

@@ -19,7 +19,7 @@ from netwright.engine.blocks import pooled
 from netwright.engine.loop import Setting, predict, train
 from netwright.engine.task import Data
 from netwright.experiments._kind import Control, Figure, Predicate, experiment
-from netwright.experiments.rules._nets import RATES, learner_of, net_of
+from netwright.experiments.rules._nets import HOSTS, RATES, learner_of, net_of
 
 ROWS = 10_000  # of the training set that the regressions see
 RIDGE = 0.01  # times their number
@@ -98,7 +98,7 @@ PART = experiment(
         arxiv="1812.11446",
         venue="ICML",
     ),
-    uses=("rule/mono-forward", "rule/backprop", "task/mnist", "task/digits"),
+    uses=(*(f"rule/{name}" for name in RULES), *HOSTS),
     grid={"rule": RULES, "depth": (1, 2, 4, 8)},
     gives=("net", "first", "last"),
     options=(
