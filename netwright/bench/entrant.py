@@ -28,10 +28,12 @@ from netwright.engine.loop import Outcome, Setting, cast, predict, train
 from netwright.engine.meter import flops_of
 from netwright.engine.rule import Rule
 from netwright.engine.task import Data, Task
+from netwright.engine.view import View
 from netwright.tensor.streams import global_draws
 
 #: Dimensions of a trial point that all arms share; the others are options of a part, as "slot.option".
 SHARED = ("lr", "weight_decay")
+MEASURED = 128  # rows that a measure sees
 OWN = "own"  # the family of trainings of the user's own
 DIMENSIONS = 8  # of a trial point at most: the shared ones, then up to six of a part's own
 
@@ -47,7 +49,8 @@ class Entrant:
     """An arm on its task: which part fills which slot, how wide the net is, on what it runs; its key, price and runs.
 
     parts: slot -> part with its options, of every slot that is filled. widths: of the net; the task's own until they are
-    matched. opened: how another process opens the task, (reference, options, budget); None where it exists only in this one.
+    matched. measures: what is read off its trained nets. opened: how another process opens the task, (reference, options,
+    budget); None where it exists only in this one.
     """
 
     arm: ArmSpec
@@ -57,6 +60,7 @@ class Entrant:
     device: str = "cpu"
     precision: str = "fp32"
     threads: int = 1
+    measures: tuple[Chosen, ...] = ()
     opened: tuple[str, str, str] | None = None
 
     @property
@@ -71,7 +75,8 @@ class Entrant:
         """Travels as text and meets its task again where it arrives."""
         if self.opened is None:
             raise BadInput(f"{self.task.name} exists only in this process; put it in a file and name it path/to/file.py:NAME")
-        return _arrived, (self.opened, self.arm, self.widths, self.device, self.precision, self.threads)
+        measures = tuple(map(str, self.measures))
+        return _arrived, (self.opened, self.arm, self.widths, self.device, self.precision, self.threads, measures)
 
     # -- what its parts declare
 
@@ -128,7 +133,7 @@ class Entrant:
     def fingerprints(self) -> dict[str, str]:
         """Part id -> fingerprint of all that fills its slots, and of the task: what its records rest on."""
         found = {self.task.id: self.task.source_hash or fingerprint(catalogue.get(self.task.id))}
-        for one in self.parts.values():
+        for one in (*self.parts.values(), *self.measures):
             found |= fingerprints(one.part, one.options)
         return found
 
@@ -167,6 +172,8 @@ class Entrant:
             "weight_decay": task.weight_decay,
             "clip": task.clip,
         } | ({"call": task.call.rpartition(":")[2]} if task.call else {})
+        if self.measures:
+            row["measures"] = [[c.part.id, c.resolved, fingerprints(c.part, c.options)] for c in self.measures]
         return digest(row)[:32]
 
     # -- price
@@ -253,6 +260,21 @@ class Entrant:
             value = float(self.task.problem.metric(predict(rule, x, setting), data.y[data.test]))
         return value if math.isfinite(value) else self.task.problem.worst
 
+    def measured(self, rule: Rule, data: Data) -> dict[str, float | None]:
+        """Numbers that its measures read off a trained rule on the first MEASURED rows of validation, as "measure.number".
+
+        A number that a measure raises instead of giving, or that isn't finite, did not occur.
+        """
+        view = View(data.x[data.val[:MEASURED]], data.y[data.val[:MEASURED]])
+        found: dict[str, float | None] = {}
+        for one in self.measures:
+            measure: Any = one.part
+            given = measure.build(**one.options)(rule, view)
+            for name, value in given.items():
+                if not (isinstance(value, Tensor) and value.dim()):
+                    found[f"{measure.name}.{name}"] = float(value) if math.isfinite(value) else None
+        return found
+
     def computing(self) -> AbstractContextManager[None]:
         """As many compute threads inside as it asks for, as many as before outside."""
         return computing(self.threads)
@@ -276,7 +298,9 @@ def enter(task: Task, arm: ArmSpec, request: Request | None = None) -> Entrant:
         return found
     importable = not request.task.startswith(GIVEN)
     opened = (request.task, canonical_json(request.task_options), canonical_json(request.budget)) if importable else None
-    return dataclasses.replace(found, device=request.device, precision=request.precision, threads=request.threads, opened=opened)
+    measures = tuple(Chosen(*catalogue.parse(text)) for text in request.measures)
+    on: dict[str, Any] = {"device": request.device, "precision": request.precision, "threads": request.threads}
+    return dataclasses.replace(found, measures=measures, opened=opened, **on)
 
 
 def enter_all(task: Task, request: Request) -> list[Entrant]:
@@ -294,10 +318,16 @@ def _opened(ref: str, options: str, budget: str) -> Task:
 
 
 def _arrived(
-    opened: tuple[str, str, str], arm: ArmSpec, widths: tuple[int, ...], device: str, precision: str, threads: int
+    opened: tuple[str, str, str],
+    arm: ArmSpec,
+    widths: tuple[int, ...],
+    device: str,
+    precision: str,
+    threads: int,
+    measures: tuple[str, ...],
 ) -> Entrant:
-    task = _opened(*opened)
-    return Entrant(arm, task, chosen(task, arm.parts), widths, device, precision, threads, opened)
+    task, read = _opened(*opened), tuple(Chosen(*catalogue.parse(text)) for text in measures)
+    return Entrant(arm, task, chosen(task, arm.parts), widths, device, precision, threads, read, opened)
 
 
 @lru_cache(maxsize=64)
