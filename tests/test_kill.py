@@ -42,7 +42,8 @@ def _made(folder: Path) -> Path:
 
 def records(out: Path):
     with Store.read(out) as store:
-        return [r.machine_free() for r in store.records()], sorted((s.arm, s.seed, s.trial, s.value) for s in store.scores())
+        opened = [store.opened(record.key).machine_free() for record in store.records()]
+        return opened, sorted((s.arm, s.seed, s.trial, s.value) for s in store.scores())
 
 
 def kill_and_continue(tmp_path: Path, engine: str, kills: int, seed: int) -> int:
@@ -66,7 +67,7 @@ def kill_and_continue(tmp_path: Path, engine: str, kills: int, seed: int) -> int
     kept, scores = records(tmp_path / "killed")
     lost = [r for r in kept if r["state"] == "lost"]
     wanted, wanted_scores = records(tmp_path / "whole")
-    assert len(wanted) == 3 * 3 * 2
+    assert len(wanted) == 3 * 3 * 2 and all(r["sealed"] for r in wanted)
     if lost:  # a run whose process died three times is given up, and says so; everything else is equal
         assert all(r["error"].startswith("its process was lost") for r in lost)
         dropped = {(r["arm"], r["seed"], r["trial"]) for r in lost}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from functools import cached_property, lru_cache
 from typing import Any, final
 
 import torch
-from safetensors.torch import load
 from torch import Tensor
 
 from netwright.bench.own.model import put_in
@@ -24,7 +22,7 @@ from netwright.core.guard import foreign
 from netwright.core.kind import NET, RULE
 from netwright.core.part import Option
 from netwright.engine.build import Chosen, build, chosen
-from netwright.engine.loop import Outcome, Setting, cast, predict, train
+from netwright.engine.loop import Outcome, Setting, train
 from netwright.engine.meter import flops_of
 from netwright.engine.rule import Rule
 from netwright.engine.task import Data, Task
@@ -34,11 +32,6 @@ from netwright.tensor.streams import forward_draws
 SHARED = ("lr", "weight_decay")
 OWN = "own"  # the family of trainings of the user's own
 DIMENSIONS = 8  # of a trial point at most: the shared ones, then up to six of a part's own
-
-
-@final
-class BadWeights(BadInput):
-    """Stored weights that can't be read, or are of another net."""
 
 
 @final
@@ -236,18 +229,6 @@ class Entrant:
         rules = [self.build(seed, point) for seed, point in runs]
         data, settings = [self.data(seed) for seed, _ in runs], [self.setting(*run) for run in runs]
         return train_stack(rules, data, settings, compiled=compiled)
-
-    def score(self, seed: int, point: Mapping[str, Any], weights: bytes) -> float:
-        """The one test evaluation of a replicate: the selected run's best-step weights (safetensors) on the test split."""
-        rule, data = self.build(seed, point), self.data(seed)
-        setting = Setting.of(self.task, seed, point, self.precision)
-        rule, x = cast(rule, data.x[data.test], setting)
-        try:
-            rule.load_state_dict(load(weights))
-        except Exception as error:
-            raise BadWeights(f"{self.name} seed {seed}: the stored weights aren't its own ({error})") from error
-        value = float(self.task.problem.metric(predict(rule, x, setting), data.y[data.test]))
-        return value if math.isfinite(value) else self.task.problem.worst
 
     def computing(self) -> AbstractContextManager[None]:
         """As many compute threads inside as it asks for, as many as before outside."""
