@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import save
-from torch import zeros
 from typer.testing import CliRunner
 
-from netwright.bench import study as studies
+from netwright.bench import jobs
 from netwright.bench.carry import Means
 from netwright.bench.records import RunRecord, to_json
 from netwright.bench.request import Terms, most_threads
@@ -119,18 +117,30 @@ def test_other_rows_of_another_type(table: str, column: int, value: str, folder:
     assert done.exit_code in (0, 2) and (done.exception is None or isinstance(done.exception, SystemExit)), done.exception
 
 
-@pytest.mark.parametrize("blob", [b"", b"junk", save({"other": zeros(3)}), "text"])
-def test_forged_weights_are_trained_once_more(blob: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Store.weights
-    asked: list[str] = []
+@pytest.mark.parametrize("sealed", ["good", 0.5, [], {"test": "good"}, {"test": [0.5]}, {"test": True}])
+def test_a_test_score_of_another_type(sealed: Any, folder: Path) -> None:
+    forge(folder, "runs", lambda row: [*row[:-1], canonical_json({**parse(row[-1]), "sealed": sealed})])
+    assert "records can't be understood" in one_line(folder)
 
-    def forged(self: Store, key: str) -> Any:
-        asked.append(key)
-        return blob if asked.count(key) == 1 else real(self, key)
 
-    monkeypatch.setattr(Store, "weights", forged)
-    result = compare(["default"], out=tmp_path / "s", **TERMS)
-    assert [s.failed for s in result.scores] == [False, False] and len(asked) == 4
+@pytest.mark.parametrize("sealed", [{}, {"other": 0.5}, None], ids=["empty", "another", "older"])
+def test_what_was_never_tested_is_trained_once_more(sealed: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(row: list[Any]) -> list[Any]:
+        record = {name: value for name, value in parse(row[-1]).items() if name not in ("sealed", "untested")}
+        return [*row[:-1], canonical_json(record if sealed is None else {**record, "sealed": sealed})]
+
+    made: list[str] = []
+    perform = jobs.perform
+    monkeypatch.setattr("netwright.bench.executors.serial.perform", lambda job: made.extend(job.keys) or perform(job))
+    first = compare(["default"], out=folder, **TERMS)
+    forge(folder, "runs", change)
+    assert compare(["default"], out=folder, **TERMS).scores == first.scores and not made, "what was scored stays"
+    with closing(sqlite3.connect(folder / database.FILE)) as db:
+        db.execute("DELETE FROM scores")
+        schema.put(db, "meta", schema.stamped("meta", "census", canonical_json(schema.census(db))))
+        db.commit()
+    assert compare(["default"], out=folder, **TERMS).scores == first.scores
+    assert made == [record.key for record in first.records]
 
 
 def test_notes_hold_no_escapes(folder: Path) -> None:
@@ -192,7 +202,7 @@ def test_what_is_in_range_passes() -> None:
 @pytest.mark.parametrize("how", ["deleted", "replaced", "moved", "linked"])
 @pytest.mark.parametrize("when", [1, 2])
 def test_a_store_that_vanishes_is_noticed(how: str, when: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, count, perform = tmp_path / "s", [0], studies.perform
+    folder, count, perform = tmp_path / "s", [0], jobs.perform
     file = folder / database.FILE
 
     def vanishing(job: Any) -> Any:

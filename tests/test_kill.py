@@ -71,7 +71,8 @@ def ends(run: subprocess.Popen[str]) -> None:
 
 def left(out: Path) -> Left:
     with Store.read(out) as store:
-        return [r.machine_free() for r in store.records()], sorted((s.arm, s.seed, s.trial, s.value) for s in store.scores())
+        opened = [store.opened(record.key).machine_free() for record in store.records()]
+        return opened, sorted((s.arm, s.seed, s.trial, s.value) for s in store.scores())
 
 
 def kill(run: subprocess.Popen[str]) -> bool:

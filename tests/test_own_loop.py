@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import netwright
 from netwright.bench.carry import Means
@@ -68,6 +69,7 @@ def test_a_plain_number_is_a_score_that_nothing_is_tuned_by(tmp_path: Path) -> N
         ({"validation": 0.5}, "expected test too"),
         ({"test": 0.5, "other": 1.0}, "expected validation too"),
         ({"validation": math.nan, "test": 0.5}, "expected finite numbers"),
+        ({"validation": torch.ones(2), "test": 0.5}, "only one element tensors|converted to Scalar"),
         ("good", "could not convert"),
     ],
 )
@@ -79,6 +81,17 @@ def test_what_gives_something_else_is_a_row_with_the_reason(given: Any, said: st
     odd.__qualname__ = "odd"
     with pytest.raises(NothingWorks, match=said):
         compare(tmp_path, task(odd))
+
+
+def unlucky(arm: str, seed: int, point: dict[str, float]) -> dict[str, float]:
+    return {"validation": 0.5, "test": math.nan if (arm, seed) == ("other", 1) else 0.5}
+
+
+def test_a_test_score_that_is_no_number_fails_its_replicate_alone(tmp_path: Path) -> None:
+    result = compare(tmp_path, task(unlucky))
+    assert {r.state for r in result.records} == {"done"}
+    assert [(s.arm, s.seed, s.value) for s in result.scores if s.failed] == [("other", 1, 0.0)]
+    assert "other seed 1: the test score is nan" in result.notes
 
 
 def wrong(arm: str) -> float:

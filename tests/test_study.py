@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from pathlib import Path
 
+import mine
 import plugin
 import pytest
+import torch
+from typer.testing import CliRunner
 
 from netwright.bench import jobs
 from netwright.bench import plan as planning
 from netwright.bench.entrant import enter_all
-from netwright.bench.records import Run, RunRecord
+from netwright.bench.records import Run, RunRecord, to_json
 from netwright.bench.request import ArmSpec, Terms, make_request, open_task, parse_arm, slots_of
 from netwright.bench.store.store import Store
 from netwright.bench.study import Study
+from netwright.cli import app
 from netwright.compare import compare
 from netwright.core import catalogue
+from netwright.core.canonical import canonical_json
 from netwright.core.errors import BadInput, Misfit, UnknownName
 
 SMALL = {"task": "moons", "seeds": 2, "trials": 2, "steps": 10, "match": "none", "engine": "loop"}
@@ -347,6 +353,66 @@ def test_requests_are_checked_before_anything_runs():
     assert [
         a.name for a in make_request(task, "moons", {}, elementwise(), Terms(baseline=elementwise()[1])).arms
     ] == elementwise()[::-1]
+
+
+# Test rows ------------------------------------------------------------------------------------------------------------
+
+
+def sealed_in(out: Path) -> dict[str, dict[str, float | None]]:
+    """What a store holds under seal, by key."""
+    with Store.read(out) as store:
+        return {record.key: dict(store.opened(record.key).sealed) for record in store.records()}
+
+
+@pytest.mark.parametrize("engine", ["loop", "stack"])
+def test_no_test_score_of_a_trial_that_was_not_selected_is_to_be_seen(engine, tmp_path):
+    words = ["compare", *elementwise(), "--task", "sine", "--seeds", "3", "--tune", "3", "--steps", "10", "--match", "none"]
+    done = CliRunner().invoke(app, [*words, "--engine", engine, "--out", str(tmp_path), "--json"])
+    assert done.exit_code == 0, done.output
+    sealed = {key: found["test"] for key, found in sealed_in(tmp_path).items()}
+    assert len(set(sealed.values())) == len(sealed) >= 18
+    result = Study("sine", elementwise(), seeds=3, trials=3, steps=10, match="none", engine=engine, out=tmp_path).run()
+    chosen = {score.key: score.value for score in result.scores}
+    assert chosen == {key: sealed[key] for key in chosen} and len(chosen) == 6
+    assert not any(record.sealed for record in result.records)
+    whole, page = canonical_json(to_json(result)), (tmp_path / "report.html").read_text(encoding="utf-8")
+    for key, value in sealed.items():
+        assert (str(value)[:8] in whole) is (key in chosen)
+        assert key in chosen or not any(str(value)[:8] in text for text in (page, done.stdout, str(result)))
+
+
+def metric_that(breaks):
+    """The error of mine.task, but what `breaks` gives on the test rows."""
+    (_, y_test), plain = mine.splits()["test"], mine.error
+    return lambda out, y: breaks() if torch.equal(y, y_test) else plain(out, y)
+
+
+def raising():
+    raise ValueError("no such rows")
+
+
+@pytest.mark.parametrize("engine", ["loop", "stack"])
+@pytest.mark.parametrize(
+    ("breaks", "why"),
+    [(raising, "the test evaluation raised ValueError: no such rows"), (lambda: math.nan, "the test score is nan")]
+    + [(lambda: math.inf, "the test score is inf"), (sys.exit, "the test evaluation raised Escape: SystemExit")],
+)
+def test_a_replicate_without_a_finite_test_score_fails_and_its_runs_stand(breaks, why, engine, tmp_path):
+    terms = {"seeds": 1, "trials": 2, "engine": engine, "out": tmp_path, "match": "none"}
+    result = compare(["default"], mine.task(metric=metric_that(breaks)), **terms)
+    assert {(r.state, r.engine, r.error) for r in result.records} == {("done", engine, "")}
+    assert [(s.failed, s.value, s.key) for s in result.scores] == [(True, result.worst, result.scores[0].key)]
+    assert len([note for note in result.notes if note.startswith(f"default seed 0: {why}")]) == 1
+    assert all(found == {"test": None} for found in sealed_in(tmp_path).values())
+
+
+def test_testing_moves_nothing_of_the_training(tmp_path):
+    records = [
+        compare(["default"], mine.task(metric=metric), seeds=1, trials=2, out=tmp_path / name, match="none").records
+        for name, metric in (("whole", mine.error), ("broken", metric_that(raising)))
+    ]
+    rows = [[{**r.machine_free(), "key": ""} for r in found] for found in records]
+    assert rows[0] == rows[1] and rows[0][0]["curve"]
 
 
 # Failures and crashes -------------------------------------------------------------------------------------------------

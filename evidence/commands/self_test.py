@@ -32,7 +32,7 @@ from netwright.bench import jobs, stats
 from netwright.bench import plan as planning
 from netwright.bench.entrant import Entrant, enter_all
 from netwright.bench.environment import environment
-from netwright.bench.records import Run, RunRecord
+from netwright.bench.records import TEST, Run, RunRecord
 from netwright.bench.request import ArmSpec, Request, Terms, make_request, open_task
 from netwright.compare import compare
 from netwright.core.writing import write_whole
@@ -51,14 +51,13 @@ def request_for(task: Task, seeds: Sequence[int]) -> Request:
     return make_request(task, TASK, {}, ARMS, Terms(seeds=list(seeds), trials=TRIALS, engine="stack"))
 
 
-def perform(entrants: Sequence[Entrant], plan: planning.Plan, runs: Sequence[Run], kept: dict[str, Any]) -> None:
-    """Trains runs in stacks of COPIES; kept gathers key -> (record, weights)."""
+def perform(entrants: Sequence[Entrant], plan: planning.Plan, runs: Sequence[Run], kept: dict[str, RunRecord]) -> None:
+    """Trains runs in stacks of COPIES; kept gathers their records by key."""
     for job in planning.jobs_of(entrants, replace(plan, stack=COPIES), runs, {run.key for run in runs}):
         result = jobs.perform(job)
         if result.redo:
             raise RuntimeError(f"a stack was refused: {result.why}")
-        for record in result.records:
-            kept[record.key] = (record, result.weights.get(record.key))
+        kept.update({record.key: record for record in result.records})
 
 
 def study_seeds(i: int) -> range:
@@ -71,12 +70,12 @@ def batch(task: Task, studies: Sequence[int]) -> list[dict[str, Any]]:
     request = request_for(task, [seed for i in studies for seed in study_seeds(i)])
     entrants = enter_all(task, request)
     plan = planning.make_plan(request, entrants)
-    kept: dict[str, tuple[RunRecord, bytes | None]] = {}
+    kept: dict[str, RunRecord] = {}
     perform(entrants, plan, planning.runs_of(request, entrants, plan), kept)
     plans = {}
     for i in studies:
         mine = request_for(task, study_seeds(i))
-        widened = planning.widen(mine, entrants, plan, [record for record, _ in kept.values()])
+        widened = planning.widen(mine, entrants, plan, list(kept.values()))
         plans[i] = replace(plan, widened=widened)
     more = [
         run
@@ -89,7 +88,7 @@ def batch(task: Task, studies: Sequence[int]) -> list[dict[str, Any]]:
     return [judged(i, plan.placed(entrants), kept, bool(plans[i].widened)) for i in studies]
 
 
-def judged(i: int, entrants: Sequence[Entrant], kept: dict[str, Any], widened: bool) -> dict[str, Any]:
+def judged(i: int, entrants: Sequence[Entrant], kept: dict[str, RunRecord], widened: bool) -> dict[str, Any]:
     """One study's row: its paired test differences B - A and its verdict."""
     scores: dict[str, dict[int, float]] = {arm.name: {} for arm in ARMS}
     failed: dict[str, set[int]] = {arm.name: set() for arm in ARMS}
@@ -97,13 +96,11 @@ def judged(i: int, entrants: Sequence[Entrant], kept: dict[str, Any], widened: b
     for entrant in entrants:
         name = entrant.name
         for seed in study_seeds(i):
-            best = planning.select([r for r, _ in kept.values() if (r.arm, r.seed) == (name, seed)], task.problem)
-            if best is None:
-                scores[name][seed] = task.problem.worst
+            best = planning.select([r for r in kept.values() if (r.arm, r.seed) == (name, seed)], task.problem)
+            value = best.sealed[TEST] if best else None
+            if value is None:
                 failed[name].add(seed)
-                continue
-            with entrant.computing():
-                scores[name][seed] = entrant.score(seed, best.point, kept[best.key][1])
+            scores[name][seed] = task.problem.worst if value is None else value
     verdict = verdict_of(task, scores["A"], scores["B"], failed)
     differences = [round(scores["B"][s] - scores["A"][s], 6) for s in study_seeds(i)]
     return {"study": i, "verdict": verdict, "widened": widened, "differences": differences}

@@ -112,7 +112,7 @@ def carry_out(
     def on_result(job: Job, result: JobResult) -> None:
         # a lost worker's runs are queued again, a bounded number of times, before that drops their seed
         lost = [record.key for record in result.records if record.state == "lost"]
-        store.finish([record for record in result.records if record.state != "lost"], result.weights)
+        store.finish([record for record in result.records if record.state != "lost"], result.arrays)
         again = store.requeue(lost, lost=True) if lost else ()
         store.heartbeat()
         last = job.runs[-1]

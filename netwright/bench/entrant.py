@@ -11,7 +11,6 @@ from functools import cached_property, lru_cache
 from typing import Any, final
 
 import torch
-from safetensors.torch import load
 from torch import Tensor
 
 from netwright.bench.own.model import put_in
@@ -20,11 +19,11 @@ from netwright.core import catalogue
 from netwright.core.canonical import canonical_json, digest, parse
 from netwright.core.errors import BadInput, NetwrightError
 from netwright.core.fingerprint import ENGINE_VERSION, fingerprint, fingerprints, of
-from netwright.core.guard import foreign
+from netwright.core.guard import foreign, remark
 from netwright.core.kind import NET, RULE
 from netwright.core.part import Option
 from netwright.engine.build import Chosen, build, chosen
-from netwright.engine.loop import Outcome, Setting, cast, predict, train
+from netwright.engine.loop import Outcome, Setting, cast, train
 from netwright.engine.meter import flops_of
 from netwright.engine.rule import Rule
 from netwright.engine.task import Data, Task
@@ -36,11 +35,6 @@ SHARED = ("lr", "weight_decay")
 MEASURED = 128  # rows that a measure sees
 OWN = "own"  # the family of trainings of the user's own
 DIMENSIONS = 8  # of a trial point at most: the shared ones, then up to six of a part's own
-
-
-@final
-class BadWeights(BadInput):
-    """Stored weights that can't be read, or are of another net."""
 
 
 @final
@@ -236,7 +230,8 @@ class Entrant:
         """One training, alone."""
         rule, data, setting = self.build(seed, point), self.data(seed), self.setting(seed, point)
         with global_draws(setting.seed, "forward"):
-            return train(rule, data, setting, self.tags.closed_form)
+            out = train(rule, data, setting, self.tags.closed_form)
+            return self._measured(out, rule, data, setting)
 
     def train_together(self, runs: Sequence[tuple[int, Mapping[str, Any]]], compiled: bool) -> list[Outcome]:
         """Several trainings, (seed, point) each, as one stack."""
@@ -245,35 +240,26 @@ class Entrant:
         rules = [self.build(seed, point) for seed, point in runs]
         data, settings = [self.data(seed) for seed, _ in runs], [self.setting(*run) for run in runs]
         with global_draws(settings[0].seed, "forward"):
-            return train_stack(rules, data, settings, compiled=compiled)
+            outs = train_stack(rules, data, settings, compiled=compiled)
+            return [self._measured(*each) for each in zip(outs, rules, data, settings, strict=True)]
 
-    def score(self, seed: int, point: Mapping[str, Any], weights: bytes) -> float:
-        """The one test evaluation of a replicate: the selected run's best-step weights (safetensors) on the test split."""
-        rule, data = self.build(seed, point), self.data(seed)
-        setting = Setting.of(self.task, seed, point, self.precision)
-        rule, x = cast(rule, data.x[data.test], setting)
-        try:
-            rule.load_state_dict(load(weights))
-        except Exception as error:
-            raise BadWeights(f"{self.name} seed {seed}: the stored weights aren't its own ({error})") from error
-        with global_draws(setting.seed, "forward"):
-            value = float(self.task.problem.metric(predict(rule, x, setting), data.y[data.test]))
-        return value if math.isfinite(value) else self.task.problem.worst
+    def _measured(self, out: Outcome, rule: Rule, data: Data, setting: Setting) -> Outcome:
+        """The outcome with the numbers its measures read off the best state, on the first MEASURED rows of validation.
 
-    def measured(self, rule: Rule, data: Data) -> dict[str, float | None]:
-        """Numbers that its measures read off a trained rule on the first MEASURED rows of validation, as "measure.number".
-
-        A number that a measure raises instead of giving, or that isn't finite, did not occur.
+        They are called "measure.number"; one that isn't finite did not occur, and a measure that raises gives none and a note.
         """
-        view = View(data.x[data.val[:MEASURED]], data.y[data.val[:MEASURED]])
-        found: dict[str, float | None] = {}
-        for one in self.measures:
+        for one in self.measures if out.best_state is not None and out.bad_step is None else ():
             measure: Any = one.part
-            given = measure.build(**one.options)(rule, view)
-            for name, value in given.items():
-                if not (isinstance(value, Tensor) and value.dim()):
-                    found[f"{measure.name}.{name}"] = float(value) if math.isfinite(value) else None
-        return found
+            rows = data.val[:MEASURED]
+            try:
+                view = View(cast(rule, data.x[rows], setting)[1], data.y[rows])
+                given = measure.build(**one.options)(rule, view)
+                numbers = {name: float(v) for name, v in given.items() if not (isinstance(v, Tensor) and v.dim())}
+            except Exception as error:
+                remark(f"{self.name}: {measure.id} raised {type(error).__name__}: {error}")
+                continue
+            out.values |= {f"{measure.name}.{name}": v if math.isfinite(v) else None for name, v in numbers.items()}
+        return out
 
     def computing(self) -> AbstractContextManager[None]:
         """As many compute threads inside as it asks for, as many as before outside."""

@@ -53,13 +53,10 @@ class Job(ABC):
 @final
 @dataclass(frozen=True)
 class JobResult:
-    """What a job gave: one record a run, and the tensors (safetensors) of those that left any.
-
-    Of a training these are its best-step weights, where it can be scored; of a call the arrays it returned.
-    """
+    """What a job gave: one record a run, and by key the arrays (safetensors) that calls returned."""
 
     records: tuple[RunRecord, ...]
-    weights: Mapping[str, bytes] = field(default_factory=dict)
+    arrays: Mapping[str, bytes] = field(default_factory=dict)
     redo: tuple[str, ...] = ()  # keys of a stack that raised: to be trained one by one
     why: str = ""  # what the stack raised
     notes: tuple[str, ...] = ()  # what the part's code changed that isn't its own
@@ -91,12 +88,21 @@ class Training(Job):
     def perform(self) -> JobResult:
         with self.entrant.computing():
             if self.engine == "loop":
-                return _result([_alone(self.entrant, run) for run in self.runs])
+                return _result([self._alone(run) for run in self.runs])
             try:
                 with foreign(f"a run of {self.entrant.name}"):
                     return self._together()
             except Exception as error:
                 return JobResult((), {}, self.keys, f"{type(error).__name__}: {printable(str(error))[:300]}")
+
+    def _alone(self, run: Run) -> RunRecord:
+        start = time.perf_counter()
+        try:
+            with foreign(f"a run of {self.entrant.name}"):
+                outcome = self.entrant.train(run.seed, run.point)
+        except Exception as error:
+            return failed_record(run, "oom" if out_of_memory(error) else "failed", error, start)
+        return _record(run, outcome, "loop", time.perf_counter() - start)
 
     def _together(self) -> JobResult:
         start = time.perf_counter()
@@ -119,9 +125,10 @@ class Call(Job):
 
     def perform(self) -> JobResult:
         with computing(self.threads):
-            return _result([self._one(run) for run in self.runs])
+            rows = [self._one(run) for run in self.runs]
+        return _result([record for record, _ in rows], {record.key: save(arrays) for record, arrays in rows if arrays})
 
-    def _one(self, run: Run) -> tuple[RunRecord, bytes | None]:
+    def _one(self, run: Run) -> tuple[RunRecord, dict[str, torch.Tensor]]:
         start = time.perf_counter()
         try:
             with foreign(f"the cell {run.arm}"):
@@ -130,8 +137,8 @@ class Call(Job):
                     given = function(seed=run.seed, **run.point)
             numbers, arrays = sorted_out(given)
         except Exception as error:
-            return failed_record(run, "oom" if out_of_memory(error) else "failed", error, start), None
-        return _done(run, numbers, "call", start), save(arrays) if arrays else None
+            return failed_record(run, "oom" if out_of_memory(error) else "failed", error, start), {}
+        return _done(run, numbers, "call", start), arrays
 
 
 @final
@@ -146,7 +153,7 @@ class Own(Job):
     name: str
 
     def perform(self) -> JobResult:
-        return _result([(self._one(run), None) for run in self.runs])
+        return _result([self._one(run) for run in self.runs])
 
     def _one(self, run: Run) -> RunRecord:
         start = time.perf_counter()
@@ -155,12 +162,15 @@ class Own(Job):
                 function = called(self.function)
                 with global_draws(run.seed, "call"):
                     given = function(self.name, run.seed, dict(run.point))
-            numbers, _ = sorted_out(given if isinstance(given, Mapping) else {VALIDATION: given, TEST: given})
-            if missing := [name for name in (VALIDATION, TEST) if numbers.get(name) is None]:
-                raise BadInput(f"it returned {', '.join(numbers)}; expected {' and '.join(missing)} too, or one number")
+            given = dict(given) if isinstance(given, Mapping) else {VALIDATION: given, TEST: given}
+            if missing := [name for name in (VALIDATION, TEST) if given.get(name) is None]:
+                raise BadInput(f"it returned {', '.join(map(str, given))}; expected {' and '.join(missing)} too, or one number")
+            tested = float(given.pop(TEST))
+            numbers, _ = sorted_out({**given, VALIDATION: float(given[VALIDATION])})
         except Exception as error:
             return failed_record(run, "oom" if out_of_memory(error) else "failed", error, start)
-        return replace(_done(run, numbers, "own", start), best_val=numbers[VALIDATION])
+        validation = numbers.pop(VALIDATION)
+        return _sealed(replace(_done(run, numbers, "own", start), best_val=validation), tested)
 
 
 def sorted_out(given: Any) -> tuple[dict[str, float | None], dict[str, torch.Tensor]]:
@@ -198,25 +208,11 @@ def perform(job: Job) -> JobResult:
     return job.perform()
 
 
-def _alone(entrant: Entrant, run: Run) -> tuple[RunRecord, bytes | None]:
-    start = time.perf_counter()
-    try:
-        with foreign(f"a run of {entrant.name}"):
-            outcome = entrant.train(run.seed, run.point)
-    except Exception as error:
-        return failed_record(run, "oom" if out_of_memory(error) else "failed", error, start), None
-    return _record(run, outcome, "loop", time.perf_counter() - start)
+def _result(records: Sequence[RunRecord], arrays: Mapping[str, bytes] | None = None) -> JobResult:
+    return JobResult(tuple(records), arrays or {}, notes=drain())
 
 
-def _result(rows: Sequence[tuple[RunRecord, bytes | None]]) -> JobResult:
-    return JobResult(
-        tuple(record for record, _ in rows),
-        {record.key: weights for record, weights in rows if weights is not None},
-        notes=drain(),
-    )
-
-
-def _record(run: Run, out: Outcome, engine: str, seconds: float) -> tuple[RunRecord, bytes | None]:
+def _record(run: Run, out: Outcome, engine: str, seconds: float) -> RunRecord:
     diverged = out.bad_step is not None or out.best_state is None
     error = "the loss is not finite" if out.bad_step is not None else "no evaluation gave a finite score" if diverged else ""
     record = RunRecord(
@@ -234,14 +230,19 @@ def _record(run: Run, out: Outcome, engine: str, seconds: float) -> tuple[RunRec
         error=error,
         engine=engine,
         stage=run.stage,
+        values=dict(out.values),
         seconds=seconds,
         host=platform.node(),
         pid=os.getpid(),
     )
-    weights = None
-    if not diverged and out.best_state is not None:
-        weights = save({k: v.cpu().contiguous() for k, v in out.best_state.items()})
-    return record, weights
+    return record if diverged else _sealed(record, out.test, out.untested)
+
+
+def _sealed(record: RunRecord, score: float | None, why: str = "") -> RunRecord:
+    """The record with its test score under seal. why: what kept it from having one, where that isn't the score itself."""
+    if score is not None and math.isfinite(score):
+        return replace(record, sealed={TEST: score})
+    return replace(record, sealed={TEST: None}, untested=printable(why or f"the test score is {score}")[:500])
 
 
 def failed_record(run: Run, state: str, error: BaseException | str, start: float | None = None) -> RunRecord:

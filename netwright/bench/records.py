@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-#: Named values that a score is made of, where the training is the user's own; every other number stands for itself.
+#: What a training of the user's own calls its two scores; and by TEST a test score is sealed in any record.
 VALIDATION, TEST = "validation", "test"
 #: Every state a job can be in. `done` and `diverged` are results; `timeout` scores the task's worst; `oom` and `lost`
 #: are crashes of the machinery; `superseded` rows belong to a changed fingerprint and never mix with fresh ones.
@@ -33,7 +33,11 @@ class Run:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a training left behind. Scores are in the task's metric on the validation split."""
+    """What a training left behind. Scores are in the task's metric on the validation split, but for what is sealed.
+
+    sealed: what was read off the test rows, by name; None where nothing finite was, and `untested` says why. A store hands both
+    out for one run at a time, Store.opened(key), so that no trial is seen on the test rows before validation selected it.
+    """
 
     key: str
     arm: str
@@ -54,6 +58,12 @@ class RunRecord:
     host: str = ""
     pid: int | None = None
     values: Mapping[str, float | None] = field(default_factory=dict)  # named numbers; None: what it measures did not occur
+    sealed: Mapping[str, float | None] = field(default_factory=dict)
+    untested: str = ""
+
+    def closed(self) -> RunRecord:
+        """The same without what is sealed."""
+        return dataclasses.replace(self, sealed={}, untested="")
 
     def machine_free(self) -> dict[str, Any]:
         """All fields but time, memory, host and pid: what must be equal after a kill and a continue."""

@@ -17,7 +17,7 @@ from netwright.bench.causes import nothing_worked
 from netwright.bench.entrant import Entrant
 from netwright.bench.match import shortfalls
 from netwright.bench.overlap import shared_rows
-from netwright.bench.records import TEST, VALIDATION, ArmResult, Comparison, RunRecord, Score, StudyResult, ValueRow
+from netwright.bench.records import ArmResult, Comparison, RunRecord, Score, StudyResult, ValueRow
 from netwright.bench.request import Request
 from netwright.bench.store.store import Store
 from netwright.core import catalogue
@@ -239,14 +239,13 @@ def value_rows(values: Mapping[str, Mapping[str, Mapping[int, float | None]]], a
 
 
 def named_values(scores: Sequence[Score], records: Sequence[RunRecord]) -> dict[str, dict[str, dict[int, float | None]]]:
-    """name -> arm -> value by seed, of the selected runs; what the score itself was made of is left out."""
+    """name -> arm -> value by seed, of the selected runs."""
     chosen = {s.key: s for s in scores if s.trial is not None}
     found: dict[str, dict[str, dict[int, float | None]]] = {}
     for record in records:
         if (score := chosen.get(record.key)) is not None:
             for name, value in record.values.items():
-                if name not in (VALIDATION, TEST):
-                    found.setdefault(name, {}).setdefault(score.arm, {})[score.seed] = value
+                found.setdefault(name, {}).setdefault(score.arm, {})[score.seed] = value
     return found
 
 

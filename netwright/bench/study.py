@@ -13,19 +13,19 @@ from typing import Any, final
 from netwright.bench import plan as planning
 from netwright.bench import stats
 from netwright.bench.carry import Means, carry_out
-from netwright.bench.entrant import GIVEN, BadWeights, Entrant, enter_all
+from netwright.bench.entrant import GIVEN, Entrant, enter_all
 from netwright.bench.environment import environment
-from netwright.bench.jobs import Job, Training, perform
+from netwright.bench.jobs import Job
 from netwright.bench.outlook import estimate, outlook
 from netwright.bench.progress import Progress
-from netwright.bench.records import CRASHES, TEST, Cost, Run, RunRecord, Score, StudyResult
+from netwright.bench.records import CRASHES, TEST, Cost, RunRecord, Score, StudyResult
 from netwright.bench.request import ArmSpec, Terms, make_request, open_task, with_budget
 from netwright.bench.result import assemble
 from netwright.bench.store.store import Store, study_folder
 from netwright.bench.store.typed import MISREAD, misread
 from netwright.core.canonical import canonical_json, digest
-from netwright.core.errors import BadInput, printable, require
-from netwright.core.guard import Stopping, drain, foreign
+from netwright.core.errors import BadInput, require
+from netwright.core.guard import Stopping, drain
 from netwright.engine.task import Task
 
 ROOT = "netwright-studies"
@@ -216,40 +216,31 @@ class Study:
         return self.means.processes(runs, seconds, why_not)
 
     def _score(self, store: Store, plan: planning.Plan, bar: Progress, stop: Stopping) -> None:
-        """One test evaluation a replicate, of the run that validation selected; then its weights are dropped."""
-        placed = {entrant.name: entrant for entrant in plan.placed(self.entrants)}
-        cells = [(entrant, seed) for entrant in placed.values() for seed in self.request.seeds]
-        bar.start("scoring", len(cells))
-        for _ in range(2):  # a selected run whose weights are gone is trained once more
-            scores = {(s.arm, s.seed): s for s in store.scores()}
-            records: dict[tuple[str, int], list[RunRecord]] = {}
-            for record in store.records():
-                records.setdefault((record.arm, record.seed), []).append(record)
-            again: list[Run] = []
-            for entrant, seed in cells:
-                stop.check()
-                name = entrant.name
-                mine = records.get((name, seed), [])
+        """The test score of every replicate. Selected runs without one, from an older release, are made once more."""
+        while untested := self._scored(store, plan):
+            store.requeue(untested, redo=True)
+            self._train(store, plan, bar, stop)
+
+    def _scored(self, store: Store, plan: planning.Plan) -> list[str]:
+        """Store the test score of every replicate that lacks one; returns the keys of selected runs that hold none."""
+        scores = {(s.arm, s.seed): s for s in store.scores()}
+        records: dict[tuple[str, int], list[RunRecord]] = {}
+        for record in store.records():
+            records.setdefault((record.arm, record.seed), []).append(record)
+        untested = []
+        for entrant in self.entrants:
+            for seed in self.request.seeds:
+                mine = records.get((entrant.name, seed), [])
                 best = planning.select(mine, self.task.problem)
                 key = best.key if best else digest(sorted(r.key for r in mine))[:32]
-                old = scores.get((name, seed))
-                if old is None or old.key != key or bool(old.dropped) != any(r.state in CRASHES for r in mine):
-                    score = self._cell(store, plan, entrant, seed, mine, best, key)
-                    if score is None:
-                        assert best is not None
-                        again.append(Run(best.key, best.arm, best.seed, best.trial, best.point, best.stage))
-                        continue
+                old = scores.get((entrant.name, seed))
+                if old is not None and old.key == key and bool(old.dropped) == any(r.state in CRASHES for r in mine):
+                    continue
+                if (score := self._cell(store, plan, entrant, seed, mine, best, key)) is not None:
                     store.put_score(score)
-                store.drop_weights([r.key for r in mine])
-                bar.advance(1, f"{name} seed {seed}")
-            if not again:
-                return
-            store.requeue([run.key for run in again], redo=True)
-            for run in again:
-                job = Training((run,), placed[run.arm], plan.engines[run.arm])
-                store.lease(job.keys)
-                result = perform(job)
-                store.finish(result.records, result.weights)
+                else:
+                    untested.append(key)
+        return untested
 
     def _cell(
         self,
@@ -261,6 +252,7 @@ class Study:
         best: RunRecord | None,
         key: str,
     ) -> Score | None:
+        """The score of one replicate; None where the selected run was never tested."""
         name = entrant.name
         crashes = [r for r in mine if r.state in CRASHES]
         if crashes:
@@ -270,20 +262,12 @@ class Study:
         lo, hi = plan.lr[entrant.family]
         place = math.log(best.point["lr"] / lo) / math.log(hi / lo) if hi > lo else 0.5
         at_edge = not planning.EDGE <= place <= 1 - planning.EDGE
-        if self.task.call:  # sealed in the record until its trial was selected
-            value = best.values[TEST]
-            assert value is not None  # else the run had failed
-            return Score(name, seed, best.trial, value, at_edge=at_edge, key=key)
-        blob = store.weights(best.key)
-        if blob is None:
+        opened = store.opened(best.key)
+        if TEST not in opened.sealed:
             return None
-        try:
-            with entrant.computing(), foreign(f"the score of {name}"):
-                value = entrant.score(seed, best.point, blob)
-        except BadWeights:
-            return None
-        except Exception as error:  # the metric, or the part in evaluation: a result as a run that raises is one
-            store.note(f"{name} seed {seed}: the test evaluation raised {type(error).__name__}: {printable(str(error))[:300]}")
+        value = opened.sealed[TEST]
+        if value is None:  # the metric, or the part in evaluation: a result as a run that raises is one
+            store.note(f"{name} seed {seed}: {opened.untested}")
             return Score(name, seed, best.trial, self.task.problem.worst, failed=True, key=key)
         return Score(name, seed, best.trial, value, at_edge=at_edge, key=key)
 

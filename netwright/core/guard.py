@@ -47,6 +47,11 @@ def drain() -> tuple[str, ...]:
     return found
 
 
+def remark(text: str) -> None:
+    """Adds a line to what drain() gives."""
+    _noted[text] = None
+
+
 @contextmanager
 def foreign(who: str, importing: bool = False) -> Iterator[None]:
     """Code of `who` runs inside. importing: a module of it is read, which may set the environment, paths and filters of

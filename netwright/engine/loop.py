@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright.core.errors import BadInput, unknown
+from netwright.core.guard import foreign
 from netwright.engine.rule import Phase, Rule
 from netwright.engine.task import Data, Problem, Task
 from netwright.tensor.streams import generator, permutation
@@ -73,14 +74,20 @@ class Setting:
 
 @dataclass
 class Outcome:
-    """What a training leaves: the curve, the best evaluation and the state it had there; or where it went wrong."""
+    """What a training leaves: the curve, the best evaluation and the state it had there; or where it went wrong.
+
+    test: the score of that state on the test rows; None where there is no such state, or `untested` says what was raised.
+    """
 
     curve: list[tuple[int, float, float]] = field(default_factory=list)  # (step, mean train loss, validation score)
     best_step: int | None = None
     best_val: float | None = None
     best_state: dict[str, Tensor] | None = None
+    test: float | None = None
+    untested: str = ""
     bad_step: int | None = None
     bad_module: str = ""
+    values: dict[str, float | None] = field(default_factory=dict)  # named numbers that were read off that state
 
     def note(self, step: int, loss: float, score: float, problem: Problem) -> bool:
         """Add a point to the curve; True where it is the best so far (ties: the earlier stays)."""
@@ -197,7 +204,7 @@ def phase_starts(phases: Sequence[Phase], steps: int) -> dict[int, Phase]:
 def train(
     rule: Rule, data: Data, setting: Setting, closed_form: bool = False, on_eval: Callable[[int], None] | None = None
 ) -> Outcome:
-    """Train one copy and keep its best state on the fixed evaluation grid.
+    """Train one copy and keep its best state on the fixed evaluation grid, which is tested at the end.
 
     A loss that isn't finite ends the run: `bad_step` (counted from 1) and `bad_module` say where.
     on_eval(step) is told after each evaluation.
@@ -218,7 +225,7 @@ def train(
     if closed_form:
         rule.fit((pool[rows], data.y[rows]) for rows in data.train.split(setting.batch))
         evaluate(setting.steps, math.nan)
-        return out
+        return tested(out, rule, pool, data, setting)
     loop = Loop(rule, setting)
     starts = phase_starts(rule.phases(), setting.steps)
     factor = SCHEDULES[setting.schedule]
@@ -239,6 +246,22 @@ def train(
         if step + 1 in evals:
             evaluate(step + 1, sum(since) / len(since))
             since = []
+    return tested(out, rule, pool, data, setting)
+
+
+def tested(out: Outcome, rule: Rule, pool: Tensor, data: Data, setting: Setting) -> Outcome:
+    """The outcome of a whole training with its one test score, of its best state, in which the rule is left.
+
+    Every training computes it; who may read it is the bench's business. What evaluating raises is kept: the training stands.
+    """
+    if out.best_state is None or out.bad_step is not None:
+        return out
+    try:
+        with foreign("the test evaluation"):
+            rule.load_state_dict(out.best_state)
+            out.test = float(rule.problem.metric(predict(rule, pool[data.test], setting), data.y[data.test]))
+    except Exception as error:
+        out.untested = f"the test evaluation raised {type(error).__name__}: {error}"
     return out
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from netwright.core.errors import Misfit
-from netwright.engine.loop import Outcome, Setting, cast, first_bad_module, make_optimizer, orders, spared
+from netwright.engine.loop import Outcome, Setting, cast, first_bad_module, make_optimizer, orders, spared, tested
 from netwright.engine.rule import Rule
 from netwright.engine.task import Data
 from netwright.tensor.streams import generator
@@ -280,4 +280,4 @@ def train_stack(
             if out.note(step + 1, means[k], score, problem):
                 out.best_state = {n: v.detach().clone() for n, v in rules[k].state_dict().items()}
         sums, count = torch.zeros(stack.k), 0
-    return outs
+    return [tested(out, rule, x_pool, d, t) for out, rule, d, t in zip(outs, rules, data, settings, strict=True)]

@@ -255,8 +255,8 @@ class Store(Database):
                 self._put("meta", "plan", canonical_json({**plan, "parts": {**plan["parts"], **parts}}))
         return len(rows)
 
-    def finish(self, records: Iterable[RunRecord], weights: Mapping[str, bytes] | None = None) -> tuple[str, ...]:
-        """Stores the results of a whole stack, all or none, with the weights (safetensors bytes) of those to be scored.
+    def finish(self, records: Iterable[RunRecord], arrays: Mapping[str, bytes] | None = None) -> tuple[str, ...]:
+        """Stores the results of a whole stack, all or none, with the arrays (safetensors bytes) that calls left.
 
         A key keeps its first result: one that comes late, or is superseded, is left out. Returns the keys it stored.
         """
@@ -271,34 +271,29 @@ class Store(Database):
                     continue
                 row |= {"state": record.state, "record": canonical_json(record), "environment": self._environment}
                 self._put_run({**row, "tries": row["tries"] + (record.state == "lost")})
-                if weights and record.key in weights:
-                    self._put("weights", record.key, bytes(weights[record.key]))
+                if arrays and record.key in arrays:
+                    self._put("weights", record.key, bytes(arrays[record.key]))
                 stored.append(record.key)
         return tuple(stored)
 
     @understood("records")
     def records(self, superseded: bool = False) -> tuple[RunRecord, ...]:
-        """The records of all finished runs, in the order these were added; superseded ones only where asked for."""
+        """The records of all finished runs, sealed, in the order these were added; superseded ones only where asked for."""
         states = FINAL | {"superseded"} if superseded else FINAL
-        rows = [row for row in self._select("runs") if row["record"] and row["state"] in states]
-        found = tuple(run_record(parse(row["record"])) for row in rows)
-        for record, row in zip(found, rows, strict=True):
-            check(record)
-            if record.key != row["key"]:
-                raise ValueError(f"the record of {row['key']} is of {record.key}")
-        return found
+        return tuple(_record(row).closed() for row in self._select("runs") if row["record"] and row["state"] in states)
 
-    # -- weights, scores, costs, environments
+    @understood("records")
+    def opened(self, key: str) -> RunRecord:
+        """The record of one finished run with what is sealed in it: for whoever scores the run that validation selected."""
+        (row,) = self._runs([key])
+        return _record(row)
+
+    # -- arrays, scores, costs, environments
 
     def weights(self, key: str) -> bytes | None:
-        """The stored weights of a run, or None."""
+        """The arrays (safetensors) that a call left, or None."""
         rows = self._select("weights", "WHERE key=?", key)
         return rows[0]["blob"] if rows else None
-
-    def drop_weights(self, keys: Iterable[str]) -> None:
-        """Deletes the weights of these runs; their space is used again."""
-        with self._transaction() as db:
-            db.executemany("DELETE FROM weights WHERE key=?", [(key,) for key in keys])
 
     def _bases(self, where: str = "", *values: Any) -> dict[tuple[str, int], str]:
         """By arm and seed: the digest of the keys of all runs that count there, which its score was selected from."""
@@ -354,6 +349,15 @@ class Store(Database):
         if not fits([value for value, _ in rows], tuple[Mapping[str, Any], ...]):
             raise TypeError(f"{rows!r:.60}")
         return tuple(row for row in rows if row[1])
+
+
+def _record(row: Mapping[str, Any]) -> RunRecord:
+    """The record in a row of runs; TypeError or ValueError where it isn't one of that run."""
+    record = run_record(parse(row["record"]))
+    check(record)
+    if record.key != row["key"]:
+        raise ValueError(f"the record of {row['key']} is of {record.key}")
+    return record
 
 
 def _known(states: Iterable[str]) -> None:
