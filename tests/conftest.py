@@ -13,6 +13,8 @@ import pytest
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it runs in the background ignore it
 
+os.environ["NETWRIGHT_SHARE"] = "0"  # tests that compare two studies would compare one with itself
+
 COSTS = os.environ.get("NETWRIGHT_COSTS", "")
 _spent: dict[str, list[Any]] = {}
 

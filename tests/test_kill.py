@@ -17,6 +17,7 @@ import files
 import pytest
 from processes import THERE, descendants, outliving
 
+from netwright.bench.store.shared import SWITCH
 from netwright.bench.store.store import Store
 from netwright.compare import compare
 
@@ -58,7 +59,7 @@ def start(out: Path, kind: str, executor: str) -> subprocess.Popen[str]:
     """Its process, at the moment the runs begin."""
     ref = {"own": files.loop, "experiment": files.experiment}.get(kind, lambda *_: "")(out.parent, 0.05)
     line = [sys.executable, "-c", SCRIPT.replace("ASKED", SCRIPTS[kind]), str(out), executor, ref]
-    environment = {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": str(out.parent)}
+    environment = {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": str(out.parent), SWITCH: "0"}
     run = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     assert run.stdout is not None and run.stdout.readline() == "begun\n", run.stderr and run.stderr.read()
     return run

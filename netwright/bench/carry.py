@@ -16,6 +16,7 @@ from netwright.bench.jobs import Job, JobResult
 from netwright.bench.progress import Progress, in_words, time_left
 from netwright.bench.records import Run, RunRecord
 from netwright.bench.request import most_threads
+from netwright.bench.store.shared import take_over
 from netwright.bench.store.store import Store
 from netwright.core.errors import BadInput, unknown
 from netwright.core.guard import Stopping
@@ -89,6 +90,8 @@ def carry_out(
     if retry:
         failed = [record for record in store.records() if record.key in keys]
         store.requeue(to_retry(failed, means.limit, means.retry), redo=True)
+    for name, many in take_over(store, _queued(store, wanted), means.limit).items():
+        bar.tell(f"{many} runs were made for {name} already")
     todo = _queued(store, wanted)
     many = workers(len(todo))
     tried_more_than_once = any(run.trial for run in wanted)

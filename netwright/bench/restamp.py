@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, final
 
 from netwright.bench.request import open_task
+from netwright.bench.store.shared import SWITCH
 from netwright.bench.store.store import Store
 from netwright.core import catalogue
 from netwright.core.errors import BadInput, NetwrightError
@@ -243,7 +244,7 @@ def _records(value: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _run(tree: Path, words: Iterable[str], folder: Path) -> str:
-    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", SWITCH: "0"}
     done = subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode and "Traceback" in done.stderr:
         raise BadInput(f"{tree}: {shlex.join(words)[:200]}: {done.stderr.strip().splitlines()[-1]}")

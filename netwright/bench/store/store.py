@@ -276,6 +276,16 @@ class Store(Database):
                 stored.append(record.key)
         return tuple(stored)
 
+    def take_over(self, given: Iterable[tuple[RunRecord, Mapping[str, Any], bytes | None]]) -> None:
+        """Stores results that another study has: (record, the environment it comes from, its arrays)."""
+        mine = self._environment
+        try:
+            for record, environment, arrays in given:
+                self.set_environment(environment)
+                self.finish([record], {} if arrays is None else {record.key: arrays})
+        finally:
+            self._environment = mine
+
     @understood("records")
     def records(self, superseded: bool = False) -> tuple[RunRecord, ...]:
         """The records of all finished runs, sealed, in the order these were added; superseded ones only where asked for."""
