@@ -17,7 +17,7 @@ import files
 import pytest
 from processes import THERE, descendants, outliving
 
-from netwright.bench.store.shared import SWITCH
+from netwright.bench.store.lending import SWITCH
 from netwright.bench.store.store import Store
 from netwright.compare import compare
 

@@ -16,7 +16,7 @@ from netwright.bench.jobs import Job, JobResult
 from netwright.bench.progress import Progress, in_words, time_left
 from netwright.bench.records import Run, RunRecord
 from netwright.bench.request import most_threads
-from netwright.bench.store.shared import take_over
+from netwright.bench.store.lending import take_over
 from netwright.bench.store.store import Store
 from netwright.core.errors import BadInput, unknown
 from netwright.core.guard import Stopping

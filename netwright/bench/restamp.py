@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, final
 
 from netwright.bench.request import open_task
-from netwright.bench.store.shared import SWITCH
+from netwright.bench.store.lending import SWITCH
 from netwright.bench.store.store import Store
 from netwright.core import catalogue
 from netwright.core.errors import BadInput, NetwrightError

@@ -13,7 +13,7 @@ from netwright.bench import study as studies
 from netwright.bench.carry import Means
 from netwright.bench.experiment import Experiment
 from netwright.bench.request import ArmSpec
-from netwright.bench.store import shared
+from netwright.bench.store import lending
 from netwright.bench.store.database import FILE
 from netwright.bench.store.store import Store
 from netwright.core import catalogue
@@ -25,7 +25,7 @@ TERMS: dict[str, Any] = {"seeds": 2, "trials": 2, "steps": 20, "match": "none", 
 
 @pytest.fixture(autouse=True)
 def sharing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(shared.SWITCH, "1")
+    monkeypatch.setenv(lending.SWITCH, "1")
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_nothing_is_taken_where_it_was_not_the_same(tmp_path: Path, made: list[s
     ask(tmp_path / "edited", ARMS[:1])
     assert len(made) == 4
     made.clear()
-    monkeypatch.setenv(shared.SWITCH, "0")
+    monkeypatch.setenv(lending.SWITCH, "0")
     ask(tmp_path / "apart", ARMS[:1])
     assert len(made) == 4
 
@@ -143,6 +143,6 @@ def test_many_neighbours_are_looked_through(tmp_path: Path) -> None:
         (tmp_path / f"n{i}").mkdir()
         (tmp_path / f"n{i}" / FILE).write_bytes(whole)
     keys = [f"{i:032x}" for i in range(100)]
-    assert len(shared.beside(tmp_path / "mine")) == 201
-    assert not any(shared.lent(path, keys) for path in shared.beside(tmp_path / "mine"))
-    assert len(shared.lent(tmp_path / "n7" / FILE, list(records(tmp_path / "first")))) == 4
+    assert len(lending.beside(tmp_path / "mine")) == 201
+    assert not any(lending.lent(path, keys) for path in lending.beside(tmp_path / "mine"))
+    assert len(lending.lent(tmp_path / "n7" / FILE, list(records(tmp_path / "first")))) == 4
