@@ -86,6 +86,8 @@ def assemble(
         for cost in costs.values()
         if cost.repeats is False
     ]
+    if request.judge:
+        notes.insert(0, f"arms are judged by {request.judge}, not by the task's {problem.metric_name}")
     if len(environments) > 1:
         notes.append("records come from different environments (torch version or machine); compare within one where it matters")
     return StudyResult(
