@@ -18,28 +18,28 @@ from netwright.core.contract import Check, expect
 from netwright.experiments._kind import ExperimentPart, GridPart, Predicate
 
 SEEDS = 3
-#: Studies take long, so the checks of a process look at one run of each. The part is held so that its id stays its own.
-_studied: dict[tuple[int, str], tuple[ExperimentPart, Table]] = {}
+#: What was run once, for all checks of a process. The part is held so that its id stays its own.
+_run: dict[tuple[int, str], tuple[ExperimentPart, Table]] = {}
 
 
-def table(part: ExperimentPart, seeds: int = SEEDS, **options: Any) -> Table:
-    """The table at the size tiny; studies take the seeds that they are declared with."""
-    if not isinstance(part, GridPart):
-        key = id(part), canonical_json(options)
-        if key not in _studied:
-            _studied[key] = part, afresh(part, options)
-        return _studied[key][1]
-    setup = part.build("tiny", **options)
-    rows = []
-    for point in setup.points:
-        for seed in range(seeds):
-            numbers, _ = sorted_out(part.cell(seed=seed, **point, **setup.options))
-            rows.append({**point, "seed": seed, **numbers})
-    return Table(tuple(rows), points=tuple(setup.points))
+def table(part: ExperimentPart, options: Mapping[str, Any] | None = None) -> Table:
+    """The table at the size tiny, run once a process."""
+    key = id(part), canonical_json(options or {})
+    if key not in _run:
+        _run[key] = part, afresh(part, options or {})
+    return _run[key][1]
 
 
 def afresh(part: ExperimentPart, options: Mapping[str, Any]) -> Table:
-    """The table of studies run anew at the size tiny."""
+    """The table run anew at the size tiny: a grid with SEEDS seeds, studies with those they are declared with."""
+    if isinstance(part, GridPart):
+        setup = part.build("tiny", **options)
+        rows = []
+        for point in setup.points:
+            for seed in range(SEEDS):
+                numbers, _ = sorted_out(part.cell(seed=seed, **point, **setup.options))
+                rows.append({**point, "seed": seed, **numbers})
+        return Table(tuple(rows), points=tuple(setup.points))
     with tempfile.TemporaryDirectory() as folder:
         asked = Experiment(part, size="tiny", settings=options, out=f"{folder}/all", means=Means(executor="serial"))
         result = asked.run(progress=False)
@@ -61,7 +61,7 @@ def answer(part: ExperimentPart, predicate: Predicate, rows: Table) -> tuple[boo
 
 def columns(part: ExperimentPart) -> None:
     """A cell gives exactly the numbers it says, at every point; of a study every arm has a score a seed, and a word."""
-    found = table(part, 1)
+    found = table(part)
     if isinstance(part, GridPart):
         for row in found.rows:
             got = set(row) - {"seed", *part.grid}
@@ -77,16 +77,17 @@ def columns(part: ExperimentPart) -> None:
 
 def repeats(part: ExperimentPart) -> None:
     """The same seed gives the same numbers, another seed others; the global generator is neither read nor moved."""
-    state = torch.get_rng_state()
+    once = {axis: values[:1] for axis, values in part.build("tiny").axes.items()}  # of one point, for studies take long
     timed = getattr(part, "timed", ())
-    first = table(part, 2)
-    expect(torch.equal(state, torch.get_rng_state()), "a cell draws from the global generator")
-    torch.manual_seed(1)
+    first, before = table(part).where(once), torch.get_rng_state()
     try:
-        again = table(part, 2) if isinstance(part, GridPart) else afresh(part, {})
+        torch.manual_seed(1)
+        state = torch.get_rng_state()
+        again = afresh(part, once)
+        expect(torch.equal(state, torch.get_rng_state()), "a cell draws from the global generator")
         expect(_without(again, timed) == _without(first, timed), "the same seeds give other numbers")
     finally:
-        torch.set_rng_state(state)
+        torch.set_rng_state(before)
     one, two = (_without(first.of(seed), (*timed, "seed")) for seed in (0, 1))
     expect(one != two, "two seeds give the same numbers")
 
@@ -108,7 +109,7 @@ def holds(part: ExperimentPart) -> None:
     for control in part.controls:
         for predicate in part.predicates:
             if predicate.name in control.makes:
-                there, got = answer(part, predicate, table(part, **control.options))
+                there, got = answer(part, predicate, table(part, control.options))
                 expect(there, f"{predicate.name} with the control", given=control.text, got=got, wanted=predicate.inside)
 
 
@@ -117,7 +118,7 @@ def can_fail(part: ExperimentPart) -> None:
     for control in part.controls:
         for predicate in part.predicates:
             if predicate.name in control.breaks:
-                there, got = answer(part, predicate, table(part, **control.options))
+                there, got = answer(part, predicate, table(part, control.options))
                 expect(not there, f"{predicate.name} holds with the control", given=control.text, got=got)
 
 
