@@ -21,7 +21,7 @@ from netwright.bench.progress import Progress
 from netwright.bench.records import Run, StudyResult
 from netwright.bench.store.store import Store, study_folder
 from netwright.bench.study import ROOT, Study, Tell
-from netwright.bench.table import Table, Word, finding, judged, labelled, reach
+from netwright.bench.table import Table, Word, finding, judged, labelled, lies, reach
 from netwright.core import catalogue
 from netwright.core.canonical import canonical_json, digest
 from netwright.core.errors import BadInput, NetwrightError, printable, slug
@@ -197,7 +197,7 @@ class Experiment:
             known = known if known.get("options") == self.setup.options and fresh(known) else {}
             there = known.get("rows", ())
             runs, function = self.runs(), address_of(self.part.subject)
-            wanted = [run for run in runs if not any(_at(row, self._place(run)) for row in there)]
+            wanted = [run for run in runs if not any(lies(row, self._place(run)) for row in there)]
             others = {run.key for run in store.runs() if run.seed not in self.seeds}
 
             def jobs_of(todo: set[str]) -> Sequence[Call]:
@@ -230,7 +230,7 @@ class Experiment:
         for run in runs:
             record, place = records.get(run.key), self._place(run)
             if record is None:
-                found = [row for row in there if _at(row, place)]
+                found = [row for row in there if lies(row, place)]
                 rows += map(dict, found)
                 missing += [] if found else [f"{run.arm} seed {run.seed}"]
             elif record.state == "done" and set(record.values) >= set(gives):
@@ -259,13 +259,12 @@ class Experiment:
         for point, question in self.questions():
             label = labelled(point)
             asked.append(point)
-            whole = {"task": getattr(question.task, "id", question.task), "seeds": self.seeds}
             called = question.arms if isinstance(question.arms, Mapping) else {arm: arm for arm in question.arms}
-            mark = digest({**whole, "arms": called, "options": question.options, "terms": question.terms})[:16]
+            mark = self._mark(point, question, called)
             if mark in there:
                 done.append(there[mark])
-                rows += [row for row in known["rows"] if _at(row, point)]
-                arms += [arm for arm in known["arms"] if _at(arm, point)]
+                rows += [row for row in known["rows"] if lies(row, point)]
+                arms += [arm for arm in known["arms"] if lies(arm, point)]
                 continue
             if until is not None and time.monotonic() > until:
                 missing.append(label)
@@ -295,9 +294,10 @@ class Experiment:
         last = list(found.values())[-1] if found else {}
         return Filled(table, tuple(failures), tuple(missing), notes, last, tuple(done))
 
-
-def _at(row: Mapping[str, Any], point: Mapping[str, Any]) -> bool:
-    return all(row[axis] == value for axis, value in point.items())
+    def _mark(self, point: Mapping[str, Any], question: Any, called: Mapping[str, str]) -> str:
+        """Identity of what is asked at a point."""
+        asked = {"arms": called, "options": question.options, "terms": question.terms, "seeds": self.seeds}
+        return digest({"point": point, "task": getattr(question.task, "id", question.task), **asked})[:16]
 
 
 def _rows(result: StudyResult, point: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -44,7 +44,7 @@ class Table:
 
     def where(self, values: Mapping[str, Any]) -> Table:
         """The part of the grid whose axes have these values (one, or several)."""
-        rows, points = (tuple(r for r in given if _lies(r, values)) for given in (self.rows, self.points))
+        rows, points = (tuple(r for r in given if lies(r, values)) for given in (self.rows, self.points))
         return Table(rows, self.arms, points)
 
     @property
@@ -67,7 +67,7 @@ class Table:
         """
         found = {}
         for point in self.points:
-            if _lies(point, at or {}):
+            if lies(point, at or {}):
                 for arm in arms:
                     entry = self.arm(arm, point)
                     label = arm if not point else f"{arm} at {in_short(point)}" if len(arms) > 1 else in_short(point)
@@ -76,7 +76,7 @@ class Table:
 
     def arm(self, name: str, point: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The entry of an arm, by its text or by what the question calls it, at a point; None: it was not run."""
-        found = (arm for arm in self.arms if name in (arm["arm"], arm["role"]) and _lies(arm, point))
+        found = (arm for arm in self.arms if name in (arm["arm"], arm["role"]) and lies(arm, point))
         return next(found, None)
 
     def column(self, name: str) -> list[Number]:
@@ -96,7 +96,8 @@ class Table:
         return sum((a - mean_u) * (b - mean_v) for a, b in zip(u, v, strict=True)) / spread if spread else None
 
 
-def _lies(row: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+def lies(row: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    """Whether a row, or a point, has these values: of an axis one, or one of several."""
     return all(row[axis] in (v if isinstance(v, (tuple, list, set, frozenset)) else (v,)) for axis, v in values.items())
 
 

@@ -12,7 +12,7 @@ import torch
 from netwright.bench.carry import Means
 from netwright.bench.experiment import Experiment
 from netwright.bench.jobs import sorted_out
-from netwright.bench.table import Table, judged
+from netwright.bench.table import Table, judged, lies
 from netwright.core.canonical import canonical_json
 from netwright.core.contract import Check, expect
 from netwright.experiments._kind import ExperimentPart, GridPart, Predicate
@@ -69,7 +69,7 @@ def columns(part: ExperimentPart) -> None:
         return
     expect(len(found.points) > 0, "nothing is asked at the size tiny")
     for point in found.points:
-        mine = [arm for arm in found.arms if all(arm[axis] == value for axis, value in point.items())]
+        mine = [arm for arm in found.arms if lies(arm, point)]
         expect(len(mine) >= 2 and all(arm["verdict"] for arm in mine), "the arms of a study", given=point, got=mine)
     scores = {(row["arm"], row["seed"], *(row[axis] for axis in part.grid)) for row in found.rows}
     expect(len(scores) == len(found.rows) == len(found.arms) * len(found.seeds), "a score an arm and seed", got=len(scores))

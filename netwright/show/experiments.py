@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from netwright.bench.experiment import ExperimentResult
-from netwright.bench.table import Table, Word, in_short, ranged
+from netwright.bench.table import Table, Word, in_short, lies, ranged
 from netwright.core import __version__, catalogue
 from netwright.corpus.papers import reference_line
 from netwright.show import canvas, words
@@ -161,7 +161,7 @@ def figure(result: ExperimentResult, part: Any) -> Figure:
 def matrix(table: Table) -> Figure:
     """The word on every arm (a column) at every point (a row); where points have one arm each, that arm in the row's name."""
     judged = [arm for arm in table.arms if arm["verdict"] not in ("baseline", "control")]
-    at = [[arm for arm in judged if all(arm[axis] == value for axis, value in point.items())] for point in table.points]
+    at = [[arm for arm in judged if lies(arm, point)] for point in table.points]
     names = {tuple(arm["arm"] for arm in arms) for arms in at if arms}
     heads = list(names.pop()) if len(names) == 1 else [""] * max((len(arms) for arms in at), default=1)
     rows = [words.shorten(in_short(point), 48) for point in table.points]
