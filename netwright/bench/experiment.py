@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -204,7 +205,8 @@ class Experiment:
                 return [Call((run,), function) for run in wanted if run.key in todo]
 
             def workers(runs: int) -> int:
-                return self.means.processes(runs, lambda: self._seconds(wanted, runs))
+                # a cell that is tried to see how long it takes would spend the budget
+                return self.means.processes(runs, lambda: math.inf if self.budget else self._seconds(wanted, runs))
 
             with Progress(tell, progress) as bar, Stopping(tell, self.budget) as stop, suppress(Spent):
                 carry_out(store, wanted, others, jobs_of, self.means, workers, bar, "cells", stop)
