@@ -17,6 +17,14 @@ COSTS = os.environ.get("NETWRIGHT_COSTS", "")
 _spent: dict[str, list[Any]] = {}
 
 
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A level below pytest's own, which lie side by side: studies that do share their runs."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    return folder
+
+
 def pytest_report_header() -> str:
     from sample import text
 

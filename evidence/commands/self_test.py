@@ -121,7 +121,7 @@ def identity(task: Task) -> dict[str, Any]:
     for engine in ("loop", "stack"):
         with tempfile.TemporaryDirectory() as folder:
             twins = (ArmSpec("A"), ArmSpec("B"))
-            result = compare(twins, TASK, seeds=6, trials=2, engine=engine, match="none", out=folder)
+            result = compare(twins, TASK, seeds=6, trials=2, engine=engine, match="none", out=Path(folder) / "study")
         (row,) = result.comparisons
         out[engine] = {
             "differences": sorted(set(row.differences.values())),
@@ -137,7 +137,7 @@ def same_as_compare(task: Task, row: dict[str, Any]) -> bool:
     """Whether netwright.compare, alone and with stacks of its own, finds the differences of this row."""
     with tempfile.TemporaryDirectory() as folder:
         seeds = list(study_seeds(row["study"]))
-        result = compare(ARMS, TASK, seeds=seeds, trials=TRIALS, engine="stack", out=folder)
+        result = compare(ARMS, TASK, seeds=seeds, trials=TRIALS, engine="stack", out=Path(folder) / "study")
     (found,) = result.comparisons
     return [round(found.differences[s], 6) for s in seeds] == row["differences"] and found.verdict == row["verdict"]
 

@@ -13,6 +13,7 @@ from typing import Any, final
 
 from netwright.bench.causes import Watch, known, to_retry
 from netwright.bench.jobs import Job, JobResult
+from netwright.bench.nearby import take_over
 from netwright.bench.progress import Progress
 from netwright.bench.records import Run
 from netwright.bench.request import most_threads
@@ -77,7 +78,7 @@ def carry_out(
     stop: Stopping,
     retry: bool = True,
 ) -> None:
-    """Do every wanted run that has no record; all others are superseded but those whose keys are `also` kept.
+    """Do every wanted run that has no record here or nearby; all others are superseded but those whose keys are `also` kept.
 
     jobs_of(keys) -> jobs of the runs with these keys. workers(runs) -> how many processes so many runs get. stop: asked between
     two jobs. retry: what failed for a cause outside its code is tried again. Raises NothingWorks where the first runs of every
@@ -90,6 +91,7 @@ def carry_out(
         failed = [record for record in store.records() if record.key in keys]
         store.requeue(to_retry(failed, means.limit, means.retry), redo=True)
     todo = _queued(store, wanted)
+    todo -= take_over(store, todo, means.limit, means.retry)
     many = workers(len(todo))
     bar.start(stage, len(todo))
     watch = Watch(Counter(run.arm for run in wanted if run.key in todo))
