@@ -64,9 +64,10 @@ def summary(values: list[float]) -> dict[str, Any]:
 def write(name: str, row: Mapping[str, Any], show: str = "") -> None:
     """evidence/benchmarks/<name>.json, with the machine it was measured on; prints it, or only the entry called `show`."""
     from netwright.bench.request import environment
+    from netwright.core.writing import write_whole
 
     OUT.mkdir(parents=True, exist_ok=True)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     text = json.dumps({**row, "environment": environment(), "load": load}, indent=1)
-    (OUT / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    write_whole(OUT / f"{name}.json", text + "\n")
     print(json.dumps(row[show], indent=1) if show else text)

@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from netwright.core.writing import write_whole
+
 OUT = Path(__file__).resolve().parents[1] / "evidence" / "benchmarks" / "demo.json"
 ARMS = ["relu", "gelu", "silu", "mish", "golu", "snake"]
 
@@ -42,7 +44,7 @@ def main() -> None:
         "verdicts": {c["a"]: c["verdict"] for c in document["comparisons"]},
     }
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+    write_whole(OUT, json.dumps(row, indent=1) + "\n")
     print(json.dumps(row, indent=1))
 
 

@@ -15,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from netwright.core.writing import write_whole
+
 ROUNDS = 11
 OUT = Path(__file__).resolve().parents[1] / "evidence" / "benchmarks" / "imports.json"
 ROWS = {
@@ -56,7 +58,7 @@ def main() -> None:
     rows["netwright --help"]["cpu_seconds"] = round(statistics.median(times["netwright --help"]), 4)
     OUT.parent.mkdir(parents=True, exist_ok=True)
     document = {"schema": 1, "command": "python benchmarks/imports.py", "rounds": ROUNDS - 1, "rows": rows}
-    OUT.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_whole(OUT, json.dumps(document, indent=1) + "\n")
     print(json.dumps(rows, indent=1))
 
 

@@ -58,6 +58,16 @@ def _errors(apart: bool = False) -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
+def _continued(folder: Path, command: str) -> Iterator[None]:
+    """Work that is kept in a folder: Ctrl-C ends it with the command that continues, and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say(f"stopped; what was finished is kept in {folder}. To continue: {command}")
+        raise typer.Exit(130) from None
+
+
+@contextlib.contextmanager
 def _document() -> Iterator[TextIO]:
     """Stdout for a document alone: inside, what Python or C code writes there goes to stderr; so do exit handlers later."""
     given: Any = sys.stdout
@@ -234,6 +244,12 @@ def compare(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or amp.")] = "fp32",
     threads: Annotated[int, typer.Option(help="Compute threads a worker.")] = 1,
+    measure: Annotated[str, typer.Option(help="Read off every trained net: measures, joined by +.")] = "",
+    judge: Annotated[str, typer.Option(help="A named value to judge arms by, instead of the score.")] = "",
+    delta: Annotated[float | None, typer.Option(help="Of --judge: the smallest difference that matters.")] = None,
+    higher: Annotated[
+        bool | None, typer.Option("--higher-is-better/--lower-is-better", help="Of --judge: which values are better.")
+    ] = None,
     limit: Annotated[float, typer.Option(help="Seconds one run may take; 0 = no limit.")] = 0.0,
     memory: Annotated[float, typer.Option(help="GiB one worker may hold; 0 = no limit.")] = 0.0,
     out: Annotated[Path | None, typer.Option(help="The study's folder.")] = None,
@@ -281,6 +297,10 @@ def compare(
             steps=steps or None,
             batch=batch or None,
             control=control,
+            measures=tuple(filter(None, measure.split("+"))),
+            judge=judge,
+            delta=delta,
+            higher_is_better=higher,
         )
         lines = study.outlook()
         for line in lines:
@@ -290,15 +310,13 @@ def compare(
                 _dump(planned(study.request, study.task, lines), stdout)
             return
         try:
-            result = finish(study, extend, confirm, _say)
+            with _continued(study.folder, command):
+                result = finish(study, extend, confirm, _say)
         except NothingWorks as error:
             if as_json:
                 _dump({"schema": 1, "study": study.request.study_id, "command": command, "cause": str(error)}, stdout)
             _say(f"error: {error}")
             raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            _say(f"stopped; what was finished is kept in {study.folder}. To continue: {command}")
-            raise typer.Exit(130) from None
         path = study.folder / "report.html"
         if as_json:
             from netwright.show.machine import document
@@ -326,6 +344,7 @@ def run(
     executor: Annotated[str, typer.Option(help="auto, serial, processes or ray.")] = "auto",
     workers: Annotated[int, typer.Option(help="Worker processes; 0 = one a core.")] = 0,
     limit: Annotated[float, typer.Option(help="Seconds one cell may take; 0 = no limit.")] = 0.0,
+    budget: Annotated[float, typer.Option(help="Minutes after which nothing further is begun; 0 = no limit.")] = 0.0,
     out: Annotated[Path | None, typer.Option(help="The experiment's folder.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
     as_json: Json = False,
@@ -341,12 +360,14 @@ def run(
 
         means = Means(executor, workers, limit or None)
         part = load_part(experiment) if ".py" in experiment else experiment
-        asked = Experiment(part, size=size, seeds=seeds or None, settings=settings_of(set_ or ()), out=out, means=means)
+        settings = settings_of(set_ or ())
+        asked = Experiment(part, size=size, seeds=seeds or None, settings=settings, out=out, means=means, budget=budget or None)
         for line in asked.outlook():
             _say(line)
         if dry_run:
             return
-        result = finish_experiment(asked, _say)
+        with _continued(asked.folder, shlex.join(["netwright", *sys.argv[1:]])):
+            result = finish_experiment(asked, _say)
         if as_json:
             _dump(plain(result), stdout)
         else:

@@ -98,24 +98,30 @@ def run(
     settings: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     means: Means | None = None,
+    budget: float | None = None,
     tell: Tell | None = None,
 ) -> ExperimentResult:
     """Run an experiment and judge its predicates; its page lies in the experiment's folder. The same call continues.
 
         netwright.run("ntk", size="tiny")
 
-    seeds: how many instead of the size's. settings: axes and options instead of the size's.
+    seeds: how many instead of the size's. settings: axes and options instead of the size's. budget: minutes after which
+    nothing further is begun; what was not run stands as missing.
     """
-    return finish_experiment(Experiment(experiment, size=size, seeds=seeds, settings=settings, out=out, means=means), tell)
+    asked = Experiment(experiment, size=size, seeds=seeds, settings=settings, out=out, means=means, budget=budget)
+    return finish_experiment(asked, tell)
 
 
 def finish_experiment(asked: Experiment, tell: Tell | None = None) -> ExperimentResult:
     """Run an experiment and write its page and its result; see run."""
     from netwright.show.experiments import page, plain
 
+    report, numbers = asked.folder / "report.html", asked.folder / "result.json"
+    for target in (report, numbers):
+        check_target(target)  # before the work that would be lost with it
     result = asked.run(tell)
-    write_whole(asked.folder / "report.html", page(result, asked.part))
-    write_whole(asked.folder / "result.json", json.dumps(plain(result), indent=1) + "\n")
+    write_whole(report, page(result, asked.part))
+    write_whole(numbers, json.dumps(plain(result), indent=1) + "\n")
     return result
 
 

@@ -13,16 +13,10 @@ import pytest
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it runs in the background ignore it
 
+os.environ["NETWRIGHT_SHARE"] = "0"  # tests that compare two studies would compare one with itself
+
 COSTS = os.environ.get("NETWRIGHT_COSTS", "")
 _spent: dict[str, list[Any]] = {}
-
-
-@pytest.fixture
-def tmp_path(tmp_path: Path) -> Path:
-    """A level below pytest's own, which lie side by side: studies that do share their runs."""
-    folder = tmp_path / "own"
-    folder.mkdir()
-    return folder
 
 
 def pytest_report_header() -> str:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import THERE, alive, outliving
 
 from netwright.bench.carry import Means
 from netwright.compare import compare
@@ -91,21 +92,9 @@ def task(name: str, folder: Path) -> str:
     return f"{path}:{name}"
 
 
-def alive(folder: Path) -> list[int]:
-    """The children on the folder's list that still run."""
-    found = []
-    for pid in map(int, (folder / "children").read_text().split()):
-        stat = Path(f"/proc/{pid}/stat")
-        if stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z":
-            found.append(pid)
-    return found
-
-
-def gone(folder: Path, patience: float = 10.0) -> bool:
-    until = time.monotonic() + patience
-    while alive(folder) and time.monotonic() < until:
-        time.sleep(0.1)
-    return not alive(folder)
+def children(folder: Path) -> list[int]:
+    """Those on the folder's list."""
+    return list(map(int, (folder / "children").read_text().split()))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
@@ -119,10 +108,10 @@ def test_children_of_workers_give_the_records_of_serial(name: str, tmp_path: Pat
     assert one == other and {row["state"] for row in one} == {"done"}
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+@pytest.mark.skipif(not THERE, reason="no /proc")
 def test_children_end_with_the_study(tmp_path: Path) -> None:
     compare(["default"], task("keeps", tmp_path), out=tmp_path / "out", means=Means(executor="processes", workers=1), **TERMS)
-    assert gone(tmp_path)
+    assert not outliving(children(tmp_path))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
@@ -132,7 +121,7 @@ def test_a_worker_that_dies_and_leaves_a_child_is_noticed(tmp_path: Path) -> Non
     assert [record.state for record in result.records] == ["lost"]
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+@pytest.mark.skipif(not THERE, reason="no /proc")
 def test_children_end_when_the_coordinator_is_killed(tmp_path: Path) -> None:
     script = (
         "import sys; from netwright.bench.carry import Means; from netwright.compare import compare\n"
@@ -145,7 +134,7 @@ def test_children_end_when_the_coordinator_is_killed(tmp_path: Path) -> None:
     while not (tmp_path / "children").exists() and time.monotonic() < until:
         time.sleep(0.1)
     time.sleep(0.2)
-    assert len(alive(tmp_path)) == 1
+    assert len(alive(children(tmp_path))) == 1
     study.send_signal(signal.SIGKILL)
     study.wait(10)
-    assert gone(tmp_path)
+    assert not outliving(children(tmp_path))

@@ -24,7 +24,7 @@ def other_rules(n: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
-    return compare(["default", *other_rules(1)], out=tmp_path_factory.mktemp("control") / "study", **SMALL)
+    return compare(["default", *other_rules(1)], out=tmp_path_factory.mktemp("control"), **SMALL)
 
 
 def test_it_is_run_and_shown_and_left_out_of_the_family(result):

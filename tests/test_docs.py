@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import os
 import re
@@ -352,18 +351,12 @@ def test_the_tables_of_the_docs_are_the_catalogues_and_the_benchmarks() -> None:
         assert text == TEXTS[path], f"{path.name}: run python -m netwright.show.tables"
 
 
-@pytest.mark.parametrize("name", ["layers", "kan_assessment", "kan_formulas"])
-def test_the_pages_of_studies_are_written_from_their_cells(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "evidence" / "commands"))
-    saved = json.loads((ROOT / "evidence" / f"{name}.json").read_text(encoding="utf-8"))
-    written = (ROOT / "evidence" / f"{name}.md").read_text(encoding="utf-8")
-    assert importlib.import_module(name).page(saved) == written, f"run python evidence/commands/{name}.py --budget 0"
+@pytest.mark.every_part
+def test_the_pages_of_experiments_are_written_from_their_records() -> None:
+    from netwright.show.experiments import markdown
 
-
-def test_the_tables_of_evidence_are_written_from_its_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "evidence" / "commands"))
-    import _rules_table
-
-    saved = json.loads((ROOT / "evidence" / "rules.json").read_text(encoding="utf-8"))
-    written = (ROOT / "evidence" / "rules.md").read_text(encoding="utf-8")
-    assert _rules_table.page(saved) == written, "run python evidence/commands/rules.py --budget 0"
+    for path in (ROOT / "evidence" / "experiments").glob("*.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        written = path.with_suffix(".md").read_text(encoding="utf-8")
+        said = f"{path.name}: run python evidence/commands/experiments.py --budget 0"
+        assert markdown(record, catalogue.get(record["part"])) == written, said

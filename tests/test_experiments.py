@@ -27,7 +27,13 @@ from netwright.core.kind import BENCH
 from netwright.core.part import Option, Paper
 from netwright.corpus import papers
 from netwright.corpus.status import fresh
-from netwright.experiments._kind import Control, ExperimentPart, Figure, Predicate
+from netwright.experiments._kind import (
+    Control,
+    ExperimentPart,
+    Figure,
+    GridPart,
+    Predicate,
+)
 from netwright.show.experiments import page, plain, told
 
 OWN = Paper(title="A toy", authors="Nobody", year=2026)
@@ -46,7 +52,7 @@ def cell(seed: int, *, n: int, noise: float, power: float) -> dict[str, Any]:
 SLOPE = Predicate("slope", "falls as one over the root", lambda t: t.slope("n", "y"), (-0.6, -0.4), ("n", "y"), "section 1")
 
 
-def toy(**changes: Any) -> ExperimentPart:
+def toy(**changes: Any) -> GridPart:
     given: dict[str, Any] = {
         "name": "toy",
         "paper": OWN,
@@ -58,7 +64,7 @@ def toy(**changes: Any) -> ExperimentPart:
         "controls": (Control("another power", {"power": 1.0}, ("slope",)),),
         "figure": Figure("n", "y", "log-log"),
     }
-    return ExperimentPart(cell, **{**given, **changes})
+    return GridPart(cell, **{**given, **changes})
 
 
 TOY = toy()
@@ -140,7 +146,7 @@ def test_a_slope_is_the_power_of_a_power_law() -> None:
         ({"controls": ()}, "no control breaks slope"),
         ({"controls": (Control("x", {}, ("slop",)),)}, "did you mean slope"),
         ({"figure": Figure("m", "y")}, "no column is called 'm'"),
-        ({"grid": {"m": (1,)}}, "the cell takes"),
+        ({"grid": {"m": (1,)}}, "its function takes"),
         ({"sizes": {"small": {}}}, "expected tiny, small, full"),
         ({"sizes": {"tiny": {"nn": 3}, "small": {}, "full": {}}}, "size tiny: no axis or option is called 'nn'"),
         ({"predicates": (SLOPE, SLOPE)}, "a name of its own"),
@@ -308,3 +314,51 @@ def test_the_verb_runs_an_experiment_of_the_catalogue(tmp_path: Path) -> None:
     part = catalogue.parts(catalogue.kind_at(BENCH))[0]
     result = netwright.run(part.name, size="tiny", seeds=2, out=tmp_path)
     assert result.rows and (tmp_path / "report.html").is_file() and (tmp_path / "result.json").is_file()
+
+
+# Words of the bench, and parts of a grid --------------------------------------------------------------------------------
+
+WORDS = Predicate("gate", "no worse", lambda t: t.verdicts("gate"), ("better", "equivalent"), ("verdict",), sort="verdict")
+
+
+def test_cells_that_are_known_are_not_run_again(tmp_path: Path) -> None:
+    name = catalogue.parts(catalogue.kind_at(BENCH))[-1].name
+    given: dict[str, Any] = {"size": "tiny", "settings": {}}
+    first = Experiment(name, seeds=2, out=tmp_path / "a", **given).run(progress=False)
+    record = json.loads(json.dumps(plain(first)))
+    again = Experiment(name, seeds=2, out=tmp_path / "b", budget=1e-9, **given).run(progress=False, known=record)
+    assert again.rows == first.rows and not again.missing
+    other = Experiment(name, seeds=3, out=tmp_path / "c", budget=1e-9, **given).run(progress=False, known=record)
+    assert len(other.missing) == len(first.rows) / 2 and "1 of 3 seeds lack cells" in other.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "word"),
+    [
+        (["better", "equivalent"], "reproduced"),
+        (["better", "cannot tell"], "cannot tell"),
+        (["better", None], "cannot tell"),
+        (["not comparable"], "cannot tell"),
+        (["worse", None], "not reproduced"),
+        ([], "cannot tell"),
+    ],
+)
+def test_verdicts_say_what_came_of_a_predicate(words: list[str | None], word: str) -> None:
+    points = tuple({"n": i} for i in range(len(words)))
+    arms = tuple({"n": i, "arm": "gate", "role": "gate", "verdict": said} for i, said in enumerate(words) if said is not None)
+    assert judged(WORDS, Table((), arms, points), 1).word == word
+
+
+def test_a_predicate_reads_its_part_of_the_grid_alone() -> None:
+    mine = dataclasses.replace(predicate("number", (0.5, 1.5)), at={"n": 1})
+    rows = tuple({"n": n, "seed": seed, "v": 1.0 + 0.01 * seed} for n in (1, 2) for seed in range(3))[:5]  # one cell is missing
+    table = Table(rows, points=({"n": 1}, {"n": 2}))
+    assert judged(mine, table, 1).word == "reproduced" and len(judged(mine, table, 1).values) == 3
+    assert len(judged(predicate("number", (0.5, 1.5)), table, 1).values) == 2  # the third seed lacks a cell
+    assert judged(mine, Table((), points=({"n": 1},)), 1).word == "cannot tell"
+
+
+def test_words_of_a_predicate_are_the_benchs() -> None:
+    for inside, said in ((("beter",), "did you mean better"), (("cannot tell",), "tell something"), ((), "tell something")):
+        with pytest.raises(NetwrightError, match=said):
+            dataclasses.replace(WORDS, inside=inside)

@@ -317,9 +317,10 @@ def use_of(part: Any) -> Callable[[], Any]:
         seen = part.cases()
         return lambda: [part.build()(net, view) for net, view, _ in seen]
     if part.kind == "experiment":
-        made = part.build("tiny")
-        point = {axis: given[0] for axis, given in made["axes"].items()}
-        return lambda: part.cell(seed=0, **point, **made["options"])
+        setup = part.build("tiny")
+        if part.gives:
+            return lambda: part.cell(seed=0, **setup.points[0], **setup.options)
+        return lambda: [part.question(setup, point) for point in setup.points]
     return lambda: part.build(**part.toy)(torch.randn(5, *part.row())).sum().backward()
 
 
@@ -328,6 +329,7 @@ def use_of(part: Any) -> Callable[[], Any]:
 def test_what_runs_is_reached(kind: str) -> None:
     """Traced, which shares nothing with reading the source: whatever a part enters is among what its fingerprint rests on."""
     lookup = {"netwright.core.catalogue", "netwright.core.errors", "netwright"}  # how another part is found; `uses` names which
+    lookup |= {"netwright.waiting.losses", "netwright.waiting.optimizers"}  # the engine's, held by its golden trajectories
     traced = 0
     for part in (part for part in PARTS if part.kind == kind):
         use, known = use_of(part), {key for name in prints.fingerprints(part, {}) for key in reach(catalogue.get(name))}

@@ -1,95 +1,139 @@
-"""A study killed at random moments and continued ends with exactly the records of one that was not."""
+"""What is killed at random moments and continued ends with exactly the records of what was not, and leaves no process behind."""
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import files
 import pytest
+from processes import THERE, descendants, outliving
 
+from netwright.bench.store.lending import SWITCH
 from netwright.bench.store.store import Store
 from netwright.compare import compare
 
 REPO = Path(__file__).parents[1]
 STUDY = {"task": "moons", "seeds": 3, "trials": 2, "match": "none"}
-SIZES = {"loop": 60, "stack": 150}  # steps: about as long as it takes for a few kills to meet the training
-SCRIPT = """
+#: Of each kind 18 runs, which together take about as long as it takes for a kill to meet them.
+SCRIPTS = {
+    "loop": "Study(arms=ARMS, engine='loop', steps=60, out=out, means=means, **STUDY)",
+    "stack": "Study(arms=ARMS, engine='stack', steps=150, out=out, means=means, **STUDY)",
+    "own": "Study(arms=['a', 'bb', 'ccc'], **STUDY | {'task': ref}, out=out, means=means)",
+    "experiment": "Experiment(load_part(ref), out=out, means=means)",
+}
+SCRIPT = f"""
 import sys
-from netwright.bench.study import Study
+from netwright.bench.carry import Means
+from netwright.bench.experiment import Experiment
+from netwright.bench.own.experiment import load_part
 from netwright.bench.request import ArmSpec
-arms = [ArmSpec("A"), ArmSpec("B", rekey=1), ArmSpec("C", rekey=2)]
-study = Study(arms=arms, out=sys.argv[1], engine=sys.argv[2], steps=int(sys.argv[3]), **{study!r})
+from netwright.bench.study import Study
+
+out, executor, ref = sys.argv[1:]
+means = Means(executor, workers=2)
+STUDY = {STUDY!r}
+ARMS = [ArmSpec("A"), ArmSpec("B", rekey=1), ArmSpec("C", rekey=2)]
+asked = ASKED
 print("begun", flush=True)
-study.run(progress=False)
+asked.run(progress=False)
 print("done", flush=True)
 """
+RUNS = 18
+STARTING = 3.0  # seconds, about, that workers take to start
+EVERY = [(kind, executor) for kind in SCRIPTS for executor in ("serial", "processes")]
+#: Of what trains nets of ours only the serial ones: how their jobs get to processes is what the others show.
+QUICK = [(kind, executor) for kind, executor in EVERY if executor == "serial" or kind in ("own", "experiment")]
+Left = tuple[list[dict[str, Any]], list[tuple[Any, ...]]]
 
 
-def start(out: Path, engine: str) -> subprocess.Popen:
-    command = [sys.executable, "-c", SCRIPT.replace("{study!r}", repr(STUDY)), str(out), engine, str(SIZES[engine])]
-    env = {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": str(out.parent)}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+def start(out: Path, kind: str, executor: str) -> subprocess.Popen[str]:
+    """Its process, at the moment the runs begin."""
+    ref = {"own": files.loop, "experiment": files.experiment}.get(kind, lambda *_: "")(out.parent, 0.05)
+    line = [sys.executable, "-c", SCRIPT.replace("ASKED", SCRIPTS[kind]), str(out), executor, ref]
+    environment = {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": str(out.parent), SWITCH: "0"}
+    run = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert run.stdout is not None and run.stdout.readline() == "begun\n", run.stderr and run.stderr.read()
+    return run
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
+def ends(run: subprocess.Popen[str]) -> None:
+    out, errors = run.communicate(timeout=300)
+    assert run.returncode == 0 and out == "done\n", errors
 
 
-def records(out: Path):
+def left(out: Path) -> Left:
     with Store.read(out) as store:
         opened = [store.opened(record.key).machine_free() for record in store.records()]
         return opened, sorted((s.arm, s.seed, s.trial, s.value) for s in store.scores())
 
 
-def kill_and_continue(tmp_path: Path, engine: str, kills: int, seed: int) -> int:
-    """Kills a study up to `kills` times, then lets it end; returns how many kills met it before its end."""
-    whole = start(tmp_path / "whole", engine)
-    assert whole.stdout is not None and whole.stdout.readline() == "begun\n"
-    begun = time.monotonic()
-    assert whole.wait(timeout=300) == 0, whole.stderr and whole.stderr.read()
-    length = time.monotonic() - begun
-    met, at = 0, random.Random(seed)
-    for _ in range(kills):
-        run = start(tmp_path / "killed", engine)
-        assert run.stdout is not None and run.stdout.readline() == "begun\n"
-        time.sleep(at.uniform(0.0, 0.8 * length))
-        run.kill()
-        met += run.wait(timeout=60) == -signal.SIGKILL
-        run.communicate()
-    last = start(tmp_path / "killed", engine)
-    out, errors = last.communicate(timeout=300)
-    assert last.returncode == 0 and out.endswith("done\n"), errors
-    kept, scores = records(tmp_path / "killed")
-    lost = [r for r in kept if r["state"] == "lost"]
-    wanted, wanted_scores = records(tmp_path / "whole")
-    assert len(wanted) == 3 * 3 * 2 and all(r["sealed"] for r in wanted)
-    if lost:  # a run whose process died three times is given up, and says so; everything else is equal
-        assert all(r["error"].startswith("its process was lost") for r in lost)
-        dropped = {(r["arm"], r["seed"], r["trial"]) for r in lost}
-        wanted = [r for r in wanted if (r["arm"], r["seed"], r["trial"]) not in dropped]
-        kept = [r for r in kept if r["state"] != "lost"]
-    else:
-        assert scores == wanted_scores
-    assert kept == wanted
+def kill(run: subprocess.Popen[str]) -> bool:
+    """Kills it, and sees that what it started ends too; whether that met it before its end."""
+    os.kill(run.pid, signal.SIGSTOP)  # so that it starts nothing more while we look
+    started = descendants(run.pid)
+    run.kill()
+    met = run.wait(timeout=60) == -signal.SIGKILL
+    assert not outliving(started, 30.0)
+    run.communicate()
     return met
 
 
-@pytest.mark.parametrize("engine", SIZES)
-def test_two_kills_leave_the_records_of_an_uninterrupted_study(tmp_path, engine):
-    """Two deaths of one run are forgiven, so nothing at all may differ."""
-    assert kill_and_continue(tmp_path, engine, 2, seed=1) >= 1
-    assert not [r for r in records(tmp_path / "killed")[0] if r["state"] == "lost"]
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Left, float]]:
+    """What the uninterrupted leaves, and how long it takes, one run after another; made once."""
+    made: dict[str, tuple[Left, float]] = {}
+
+    def of(kind: str) -> tuple[Left, float]:
+        if kind not in made:
+            out = tmp_path_factory.mktemp("whole") / "out"
+            run, begun = start(out, kind, "serial"), time.monotonic()
+            ends(run)
+            made[kind] = left(out), time.monotonic() - begun
+        return made[kind]
+
+    return of
+
+
+def killed_twice(folder: Path, kind: str, executor: str, whole: Any, seed: int) -> int:
+    """Kills it twice, then lets it end: two deaths of one run are forgiven, so nothing may differ. How many kills met it."""
+    wanted, length = whole(kind)
+    length += 0.0 if executor == "serial" else STARTING
+    at, met = random.Random(seed), 0
+    for _ in range(2):
+        run = start(folder / "out", kind, executor)
+        time.sleep(at.uniform(0.0, 0.8 * length))
+        met += kill(run)
+    ends(start(folder / "out", kind, executor))
+    assert left(folder / "out") == wanted and len(wanted[0]) == RUNS
+    assert {row["state"] for row in wanted[0]} == {"done"}
+    return met
+
+
+@pytest.mark.skipif(not THERE, reason="no /proc")
+@pytest.mark.parametrize(("kind", "executor"), QUICK)
+def test_two_kills_leave_the_records_of_the_uninterrupted(kind: str, executor: str, whole: Any, tmp_path: Path) -> None:
+    assert killed_twice(tmp_path, kind, executor, whole, seed=1) >= 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", SIZES)
-def test_twenty_kills_leave_the_records_of_an_uninterrupted_study(tmp_path, engine):
-    assert sum(kill_and_continue(_made(tmp_path / str(i)), engine, 2, seed=10 + i) for i in range(10)) >= 12
+@pytest.mark.skipif(not THERE, reason="no /proc")
+def test_fifty_kills_leave_the_records_of_the_uninterrupted(whole: Any, tmp_path: Path) -> None:
+    met = 0
+    for seed, (kind, executor) in enumerate(itertools.cycle(EVERY), 10):
+        if met >= 50:
+            break
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        met += killed_twice(folder, kind, executor, whole, seed)
 
 
 def test_an_interrupt_from_the_keyboard_loses_nothing_that_was_finished(tmp_path, monkeypatch):

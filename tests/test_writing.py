@@ -8,12 +8,13 @@ import re
 from pathlib import Path
 
 import pytest
-from house import PACKAGE, SOURCES, TREES
+from house import PACKAGE, ROOT, SOURCES, TREES
 
 from netwright.bench.store.store import Store, salvage
-from netwright.compare import compare
+from netwright.compare import compare, run
 from netwright.core import catalogue
 from netwright.core.errors import BadInput
+from netwright.core.kind import BENCH
 from netwright.core.writing import in_place_of, write_whole
 from netwright.show import gallery, pages
 from netwright.show.card import card_of
@@ -45,6 +46,12 @@ def test_files_are_written_in_one_place(path: Path) -> None:
     name = str(path.relative_to(PACKAGE))
     if name not in ALLOWED and not re.fullmatch(r"layers/_contract_\w+\.py", name):
         assert not writes(TREES[path]), "use netwright.core.writing"
+
+
+@pytest.mark.parametrize("folder", ["evidence/commands", "benchmarks"])
+def test_what_takes_hours_is_written_in_that_place_too(folder: str) -> None:
+    for path in sorted((ROOT / folder).glob("*.py")):
+        assert not writes(ast.parse(path.read_text(encoding="utf-8"))), f"{path.name}: use netwright.core.writing"
 
 
 def test_a_write_is_seen() -> None:
@@ -100,6 +107,15 @@ def test_every_page_and_picture_refuses_a_link(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match="is a link"):
             write()
     assert precious.read_text() == "kept"
+
+
+@pytest.mark.parametrize("name", ["report.html", "result.json"])
+def test_an_experiment_whose_pages_have_no_place_is_refused_before_it_runs(name: str, tmp_path: Path) -> None:
+    precious = planted(tmp_path / "out", name)
+    part = catalogue.parts(catalogue.kind_at(BENCH))[0]
+    with pytest.raises(BadInput, match="is a link"):
+        run(part, size="tiny", seeds=2, out=tmp_path / "out")
+    assert precious.read_text() == "kept" and os.listdir(tmp_path / "out") == [name]
 
 
 def test_a_study_writes_through_no_link(tmp_path: Path) -> None:

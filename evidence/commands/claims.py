@@ -15,6 +15,7 @@ from pathlib import Path
 from netwright.bench.claims import claim_study, claims, file_name, record
 from netwright.core import catalogue
 from netwright.core.errors import NetwrightError
+from netwright.core.writing import write_whole
 from netwright.corpus.status import fresh
 
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
@@ -46,7 +47,7 @@ def main() -> None:
         except NetwrightError as error:
             print(f"{part.id} {claim.name}: {error}")
             continue
-        path.write_text(json.dumps(row, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(row, indent=1, sort_keys=True) + "\n")
         print(f"{part.id} {claim.name}: {row['answer']} ({row['reason']})")
 
 

@@ -2,7 +2,8 @@
 
     python evidence/commands/experiments.py [--size small] [--only NAME ...] [--budget MINUTES] [--out FOLDER]
 
-Resumable: finished cells and fresh records are not run again.
+Resumable: cells and studies that were made with the present code are not run again; what is left when the budget is spent
+stands as missing. Writes NAME.json and NAME.md, also of what is there alone (--budget 0).
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from netwright.compare import run
+from netwright.bench.experiment import Experiment
 from netwright.core import catalogue
 from netwright.core.kind import BENCH
+from netwright.core.writing import write_whole
 from netwright.corpus.status import fresh
-from netwright.show.experiments import plain, told
+from netwright.show.experiments import markdown, plain, told
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 
@@ -32,15 +36,25 @@ def main() -> None:
     EXPERIMENTS.mkdir(parents=True, exist_ok=True)
     for part in catalogue.parts(catalogue.kind_at(BENCH)):
         path = EXPERIMENTS / f"{part.name}.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if given.only and part.name not in given.only or known.get("size") == given.size and fresh(known):
+        record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if given.only and part.name not in given.only:
             continue
-        if time.monotonic() - begun > 60 * given.budget:
-            print(f"budget spent before {part.name}")
-            continue
-        result = run(part.name, size=given.size, out=given.out / f"{part.name}-{given.size}", tell=print)
-        path.write_text(json.dumps(plain(result), indent=1) + "\n", encoding="utf-8")
-        print("\n".join(told(result)))
+        if not (record.get("size") == given.size and done(record)):
+            left = given.budget - (time.monotonic() - begun) / 60
+            if left <= 0 and not record:
+                print(f"budget spent before {part.name}")
+                continue
+            out = given.out / f"{part.name}-{given.size}"
+            result = Experiment(part, size=given.size, out=out, budget=max(left, 1e-9)).run(print, known=record)
+            print("\n".join(told(result)))
+            record = json.loads(json.dumps(plain(result)))
+            write_whole(path, json.dumps(record, indent=1) + "\n")
+        write_whole(path.with_suffix(".md"), markdown(record, part))
+
+
+def done(record: Mapping[str, Any]) -> bool:
+    """Whether nothing of it is left to run."""
+    return fresh(record) and not record.get("missing") and not record["failures"]
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import tempfile
 import time
 from pathlib import Path
+
+from netwright.core.writing import write_whole
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -30,7 +31,7 @@ def main() -> None:
         finally:
             os.chdir(here)
         for name in PICTURES:
-            shutil.copy(Path(folder) / name, DOCS / "images" / name)
+            write_whole(DOCS / "images" / name, (Path(folder) / name).read_bytes())
     print(f"{time.perf_counter() - begun:.0f} s")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import netwright
 from netwright.bench.request import environment
+from netwright.core.writing import write_whole
 
 HERE = Path(__file__).resolve().parents[1]
 #: name -> (task, task options, arms, seeds, what the issue of the first release asked for)
@@ -82,7 +83,7 @@ def main() -> None:
     for name in given.names or list(ASKED):
         rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         rows[name] = reach(name, given.out)
-        path.write_text(json.dumps(dict(sorted(rows.items())), indent=1) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(dict(sorted(rows.items())), indent=1) + "\n")
         print(json.dumps(rows[name]["arms"], indent=1))
 
 

@@ -35,7 +35,9 @@ from netwright.bench.entrant import Entrant, enter_all
 from netwright.bench.environment import environment
 from netwright.bench.records import TEST, Run, RunRecord
 from netwright.bench.request import ArmSpec, Request, Terms, make_request, open_task
+from netwright.bench.store.lending import SWITCH
 from netwright.compare import compare
+from netwright.core.writing import write_whole
 from netwright.engine.task import Task
 
 TASK, SEEDS, TRIALS = "moons", 10, 3
@@ -121,7 +123,7 @@ def identity(task: Task) -> dict[str, Any]:
     for engine in ("loop", "stack"):
         with tempfile.TemporaryDirectory() as folder:
             twins = (ArmSpec("A"), ArmSpec("B"))
-            result = compare(twins, TASK, seeds=6, trials=2, engine=engine, match="none", out=Path(folder) / "study")
+            result = compare(twins, TASK, seeds=6, trials=2, engine=engine, match="none", out=folder)
         (row,) = result.comparisons
         out[engine] = {
             "differences": sorted(set(row.differences.values())),
@@ -137,7 +139,7 @@ def same_as_compare(task: Task, row: dict[str, Any]) -> bool:
     """Whether netwright.compare, alone and with stacks of its own, finds the differences of this row."""
     with tempfile.TemporaryDirectory() as folder:
         seeds = list(study_seeds(row["study"]))
-        result = compare(ARMS, TASK, seeds=seeds, trials=TRIALS, engine="stack", out=Path(folder) / "study")
+        result = compare(ARMS, TASK, seeds=seeds, trials=TRIALS, engine="stack", out=folder)
     (found,) = result.comparisons
     return [round(found.differences[s], 6) for s in seeds] == row["differences"] and found.verdict == row["verdict"]
 
@@ -182,16 +184,15 @@ def power(task: Task, rows: Sequence[dict[str, Any]], planted: int) -> dict[str,
 
 
 def write(path: Path, row: dict[str, Any]) -> None:
-    """The file whole or not at all; one study a line."""
+    """The file, one study a line."""
     rest = json.dumps({k: v for k, v in row.items() if k != "rows"}, indent=1)
     lines = ",\n".join(f"  {json.dumps(r)}" for r in row["rows"])
-    part = path.with_suffix(".part")
-    part.write_text(f'{rest[:-2]},\n "rows": [\n{lines}\n ]\n}}\n', encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, f'{rest[:-2]},\n "rows": [\n{lines}\n ]\n}}\n')
 
 
 def main(given: Sequence[str] | None = None) -> int:
     """0 where every test passed on all studies asked for, 1 otherwise."""
+    os.environ[SWITCH] = "0"  # who compares two studies doesn't want one of them
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--studies", type=int, default=400)
     arguments.add_argument("--planted", type=int, default=50)

@@ -37,6 +37,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats as scipy_stats
 
 from netwright.bench import stats
+from netwright.core.writing import check_target, write_whole
 
 Array = NDArray[np.float64]
 SEED = 20_260
@@ -202,6 +203,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--studies", type=int, default=20_000, help="studies in each cell")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "stats_tables.json")
     options = parser.parse_args(arguments)
+    check_target(options.out)  # before the work that would be lost with it
     tables = {make.__name__: make(options.studies) for make in (null, power, equivalence, looks)}
     tables["coverage"] = coverage(max(1, options.studies // 10))
     result = {
@@ -215,7 +217,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     body = [json.dumps(key) + ": " + json.dumps(value) for key, value in result.items()]
     for name, rows in tables.items():
         body.append(f'"{name}": [\n  ' + ",\n  ".join(map(json.dumps, rows)) + "\n ]")
-    options.out.write_text("{\n " + ",\n ".join(body) + "\n}\n", encoding="utf-8")
+    write_whole(options.out, "{\n " + ",\n ".join(body) + "\n}\n")
     return result | tables
 
 

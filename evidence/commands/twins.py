@@ -18,6 +18,7 @@ import torch
 from netwright.activations._contract_identities import trace, twins
 from netwright.activations._contract_settings import module
 from netwright.core import catalogue
+from netwright.core.writing import write_whole
 
 OUT = Path(__file__).parents[1] / "twins.json"
 
@@ -38,7 +39,7 @@ def main() -> None:
         for i in part.identities
     ]
     document = {"schema": 1, "compared": len(parts), "pairs": pairs, "declared identities": identities}
-    OUT.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_whole(OUT, json.dumps(document, indent=1) + "\n")
     print(f"{len(parts)} activations, {len(pairs)} pairs that agree, {len(identities)} declared identities")
 
 

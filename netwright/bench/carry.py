@@ -6,17 +6,17 @@ Trainings of a study and cells of an experiment go this one way.
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 from netwright.bench.causes import Watch, known, to_retry
 from netwright.bench.jobs import Job, JobResult
-from netwright.bench.nearby import take_over
-from netwright.bench.progress import Progress
-from netwright.bench.records import Run
+from netwright.bench.progress import Progress, in_words, time_left
+from netwright.bench.records import Run, RunRecord
 from netwright.bench.request import most_threads
+from netwright.bench.store.lending import take_over
 from netwright.bench.store.store import Store
 from netwright.core.errors import BadInput, unknown
 from netwright.core.guard import Stopping
@@ -90,11 +90,23 @@ def carry_out(
     if retry:
         failed = [record for record in store.records() if record.key in keys]
         store.requeue(to_retry(failed, means.limit, means.retry), redo=True)
+    for note in take_over(store, _queued(store, wanted), means.limit, means.retry):
+        store.note(note)
+        bar.tell(note)
     todo = _queued(store, wanted)
-    todo -= take_over(store, todo, means.limit, means.retry)
     many = workers(len(todo))
-    bar.start(stage, len(todo))
-    watch = Watch(Counter(run.arm for run in wanted if run.key in todo))
+    tried_more_than_once = any(run.trial for run in wanted)
+    bar.start(stage, len(wanted), len(wanted) - len(todo))
+    still = Counter(run.arm for run in wanted if run.key in todo)
+    watch = Watch(still)
+    spent: dict[str, list[float]] = defaultdict(list)
+
+    def measure(records: Iterable[RunRecord]) -> None:
+        for record in records:
+            if record.seconds is not None:
+                spent[record.arm].append(record.seconds)
+
+    measure(record for record in store.records() if record.key in keys)
 
     def on_start(job: Job) -> None:
         stop.check()
@@ -112,8 +124,12 @@ def carry_out(
             store.note(note)
         if result.redo:
             store.note(f"{last.arm}: a stack of {len(job.runs)} was redone as single runs ({result.why})")
-        bar.advance(len(result.records) - len(again), f"{last.arm} seed {last.seed}")
-        watch.see(record for record in result.records if record.key not in again)
+        ended = [record for record in result.records if record.key not in again]
+        still.subtract(record.arm for record in ended)
+        measure(ended)
+        which = f"{last.arm} seed {last.seed}" + (f" trial {last.trial}" if tried_more_than_once else "")
+        bar.advance(len(ended), which, in_words(time_left(still, spent, max(1, many))))
+        watch.see(ended)
         stop.check()
 
     while todo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -18,18 +19,20 @@ from netwright.core import catalogue
 from netwright.core.canonical import canonical_json, digest, parse
 from netwright.core.errors import BadInput, NetwrightError
 from netwright.core.fingerprint import ENGINE_VERSION, fingerprint, fingerprints, of
-from netwright.core.guard import foreign
+from netwright.core.guard import foreign, remark
 from netwright.core.kind import NET, RULE
 from netwright.core.part import Option
 from netwright.engine.build import Chosen, build, chosen
-from netwright.engine.loop import Outcome, Setting, train
+from netwright.engine.loop import Outcome, Setting, cast, train
 from netwright.engine.meter import flops_of
 from netwright.engine.rule import Rule
 from netwright.engine.task import Data, Task
-from netwright.tensor.streams import forward_draws
+from netwright.engine.view import View
+from netwright.tensor.streams import global_draws
 
 #: Dimensions of a trial point that all arms share; the others are options of a part, as "slot.option".
 SHARED = ("lr", "weight_decay")
+MEASURED = 128  # rows that a measure sees
 OWN = "own"  # the family of trainings of the user's own
 DIMENSIONS = 8  # of a trial point at most: the shared ones, then up to six of a part's own
 
@@ -40,7 +43,8 @@ class Entrant:
     """An arm on its task: which part fills which slot, how wide the net is, on what it runs; its key, price and runs.
 
     parts: slot -> part with its options, of every slot that is filled. widths: of the net; the task's own until they are
-    matched. opened: how another process opens the task, (reference, options, budget); None where it exists only in this one.
+    matched. measures: what is read off its trained nets. opened: how another process opens the task, (reference, options,
+    budget); None where it exists only in this one.
     """
 
     arm: ArmSpec
@@ -50,6 +54,7 @@ class Entrant:
     device: str = "cpu"
     precision: str = "fp32"
     threads: int = 1
+    measures: tuple[Chosen, ...] = ()
     opened: tuple[str, str, str] | None = None
 
     @property
@@ -64,7 +69,8 @@ class Entrant:
         """Travels as text and meets its task again where it arrives."""
         if self.opened is None:
             raise BadInput(f"{self.task.name} exists only in this process; put it in a file and name it path/to/file.py:NAME")
-        return _arrived, (self.opened, self.arm, self.widths, self.device, self.precision, self.threads)
+        measures = tuple(map(str, self.measures))
+        return _arrived, (self.opened, self.arm, self.widths, self.device, self.precision, self.threads, measures)
 
     # -- what its parts declare
 
@@ -102,6 +108,8 @@ class Entrant:
             return "stacks don't know mixed precision"
         if self.task.per_seed_data:
             return "its data are a function of the seed, so copies share no pool"
+        if self.task.foreign:
+            return "its model is the user's own, and copies of a stack would share what it draws"
         if tuned and isinstance(self.task.weight_decay, tuple):
             return "weight decay is tuned, and copies of a stack share it"
         if tuned and self.searched:
@@ -119,7 +127,7 @@ class Entrant:
     def fingerprints(self) -> dict[str, str]:
         """Part id -> fingerprint of all that fills its slots, and of the task: what its records rest on."""
         found = {self.task.id: self.task.source_hash or fingerprint(catalogue.get(self.task.id))}
-        for one in self.parts.values():
+        for one in (*self.parts.values(), *self.measures):
             found |= fingerprints(one.part, one.options)
         return found
 
@@ -158,6 +166,8 @@ class Entrant:
             "weight_decay": task.weight_decay,
             "clip": task.clip,
         } | ({"call": task.call.rpartition(":")[2]} if task.call else {})
+        if self.measures:
+            row["measures"] = [[c.part.id, c.resolved, fingerprints(c.part, c.options)] for c in self.measures]
         return digest(row)[:32]
 
     # -- price
@@ -202,7 +212,7 @@ class Entrant:
                 slot, _, option = name.partition(".")
                 parts[slot] = Chosen(parts[slot].part, {**parts[slot].options, option: value})
         stream = self.arm.stream(seed)
-        with foreign(self.name, draws=False):
+        with foreign(self.name), global_draws(stream, "init"):
             if self.task.foreign:
                 in_net = [one for one in parts.values() if one.place == NET]
                 return put_in(self.task, in_net, parts[RULE], seed, stream, self.device)
@@ -219,8 +229,9 @@ class Entrant:
     def train(self, seed: int, point: Mapping[str, Any]) -> Outcome:
         """One training, alone."""
         rule, data, setting = self.build(seed, point), self.data(seed), self.setting(seed, point)
-        with forward_draws(setting.seed, self.device):
-            return train(rule, data, setting, self.tags.closed_form)
+        with global_draws(setting.seed, "forward"):
+            out = train(rule, data, setting, self.tags.closed_form)
+            return self._measured(out, rule, data, setting)
 
     def train_together(self, runs: Sequence[tuple[int, Mapping[str, Any]]], compiled: bool) -> list[Outcome]:
         """Several trainings, (seed, point) each, as one stack."""
@@ -228,7 +239,27 @@ class Entrant:
 
         rules = [self.build(seed, point) for seed, point in runs]
         data, settings = [self.data(seed) for seed, _ in runs], [self.setting(*run) for run in runs]
-        return train_stack(rules, data, settings, compiled=compiled)
+        with global_draws(settings[0].seed, "forward"):
+            outs = train_stack(rules, data, settings, compiled=compiled)
+            return [self._measured(*each) for each in zip(outs, rules, data, settings, strict=True)]
+
+    def _measured(self, out: Outcome, rule: Rule, data: Data, setting: Setting) -> Outcome:
+        """The outcome with the numbers its measures read off the best state, on the first MEASURED rows of validation.
+
+        They are called "measure.number"; one that isn't finite did not occur, and a measure that raises gives none and a note.
+        """
+        for one in self.measures if out.best_state is not None and out.bad_step is None else ():
+            measure: Any = one.part
+            rows = data.val[:MEASURED]
+            try:
+                view = View(cast(rule, data.x[rows], setting)[1], data.y[rows])
+                given = measure.build(**one.options)(rule, view)
+                numbers = {name: float(v) for name, v in given.items() if not (isinstance(v, Tensor) and v.dim())}
+            except Exception as error:
+                remark(f"{self.name}: {measure.id} raised {type(error).__name__}: {error}")
+                continue
+            out.values |= {f"{measure.name}.{name}": v if math.isfinite(v) else None for name, v in numbers.items()}
+        return out
 
     def computing(self) -> AbstractContextManager[None]:
         """As many compute threads inside as it asks for, as many as before outside."""
@@ -253,7 +284,9 @@ def enter(task: Task, arm: ArmSpec, request: Request | None = None) -> Entrant:
         return found
     importable = not request.task.startswith(GIVEN)
     opened = (request.task, canonical_json(request.task_options), canonical_json(request.budget)) if importable else None
-    return dataclasses.replace(found, device=request.device, precision=request.precision, threads=request.threads, opened=opened)
+    measures = tuple(Chosen(*catalogue.parse(text)) for text in request.measures)
+    on: dict[str, Any] = {"device": request.device, "precision": request.precision, "threads": request.threads}
+    return dataclasses.replace(found, measures=measures, opened=opened, **on)
 
 
 def enter_all(task: Task, request: Request) -> list[Entrant]:
@@ -271,10 +304,16 @@ def _opened(ref: str, options: str, budget: str) -> Task:
 
 
 def _arrived(
-    opened: tuple[str, str, str], arm: ArmSpec, widths: tuple[int, ...], device: str, precision: str, threads: int
+    opened: tuple[str, str, str],
+    arm: ArmSpec,
+    widths: tuple[int, ...],
+    device: str,
+    precision: str,
+    threads: int,
+    measures: tuple[str, ...],
 ) -> Entrant:
-    task = _opened(*opened)
-    return Entrant(arm, task, chosen(task, arm.parts), widths, device, precision, threads, opened)
+    task, read = _opened(*opened), tuple(Chosen(*catalogue.parse(text)) for text in measures)
+    return Entrant(arm, task, chosen(task, arm.parts), widths, device, precision, threads, read, opened)
 
 
 @lru_cache(maxsize=64)

@@ -25,6 +25,7 @@ from netwright.bench.records import TEST, VALIDATION, Run, RunRecord
 from netwright.core.errors import BadInput, printable
 from netwright.core.guard import drain, foreign
 from netwright.engine.loop import Outcome, make_optimizer
+from netwright.tensor.streams import global_draws
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,9 @@ class Call(Job):
         start = time.perf_counter()
         try:
             with foreign(f"the cell {run.arm}"):
-                given = called(self.function)(seed=run.seed, **run.point)
+                function = called(self.function)
+                with global_draws(run.seed, "call"):
+                    given = function(seed=run.seed, **run.point)
             numbers, arrays = sorted_out(given)
         except Exception as error:
             return failed_record(run, "oom" if out_of_memory(error) else "failed", error, start), {}
@@ -141,7 +144,10 @@ class Call(Job):
 @final
 @dataclass(frozen=True)
 class Own(Job):
-    """Trainings of the user's own, function(arm, seed, point), one a run. function: as of Call."""
+    """Trainings of the user's own, function(arm, seed, point), one a run. function: as of Call.
+
+    Whether one repeats isn't looked at: it has no first step that could be done twice.
+    """
 
     function: str
     name: str
@@ -153,7 +159,9 @@ class Own(Job):
         start = time.perf_counter()
         try:
             with foreign(f"a run of {self.name}"):
-                given = called(self.function)(self.name, run.seed, dict(run.point))
+                function = called(self.function)
+                with global_draws(run.seed, "call"):
+                    given = function(self.name, run.seed, dict(run.point))
             given = dict(given) if isinstance(given, Mapping) else {VALIDATION: given, TEST: given}
             if missing := [name for name in (VALIDATION, TEST) if given.get(name) is None]:
                 raise BadInput(f"it returned {', '.join(map(str, given))}; expected {' and '.join(missing)} too, or one number")
@@ -222,6 +230,7 @@ def _record(run: Run, out: Outcome, engine: str, seconds: float) -> RunRecord:
         error=error,
         engine=engine,
         stage=run.stage,
+        values=dict(out.values),
         seconds=seconds,
         host=platform.node(),
         pid=os.getpid(),

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import torch
+from torch import Tensor
 
 from netwright.bench.entrant import Entrant
 from netwright.bench.records import Cost
 from netwright.core.guard import foreign
 from netwright.engine.loop import Loop, Setting, cast
 from netwright.engine.meter import peak_bytes
-from netwright.tensor.streams import forward_draws, generator
+from netwright.tensor.streams import generator, global_draws
 
 ROUNDS = 21
 SAMPLE = 0.004  # seconds one sample lasts at least
@@ -35,11 +37,12 @@ class Stepper:
         self.loop = Loop(self.rule, setting)
         self.cuda = entrant.device.startswith("cuda")
 
-    def step(self) -> None:
-        """One training step; waits for the device."""
-        self.loop.step(self.x, self.y, self.draws)
+    def step(self) -> Tensor:
+        """One training step, and its loss; waits for the device."""
+        loss = self.loop.step(self.x, self.y, self.draws)
         if self.cuda:
             torch.cuda.synchronize()
+        return loss
 
     @torch.no_grad()
     def infer(self) -> None:
@@ -54,7 +57,14 @@ class Stepper:
         return time.perf_counter() if self.cuda else time.process_time()
 
 
-def seconds(stepper: Stepper, work: Callable[[], None], n: int) -> float:
+def first_step(entrant: Entrant) -> tuple[Stepper, Tensor]:
+    """One ready to step further, and the loss of its first step, for which all is drawn anew from one seed."""
+    with global_draws(0, "forward"):
+        stepper = Stepper(entrant)
+        return stepper, stepper.step()
+
+
+def seconds(stepper: Stepper, work: Callable[[], object], n: int) -> float:
     """Mean time of n calls."""
     start = stepper.clock()
     for _ in range(n):
@@ -62,7 +72,7 @@ def seconds(stepper: Stepper, work: Callable[[], None], n: int) -> float:
     return (stepper.clock() - start) / n
 
 
-def inner(stepper: Stepper, work: Callable[[], None]) -> int:
+def inner(stepper: Stepper, work: Callable[[], object]) -> int:
     """Calls a sample, from the fastest of five single calls (one call alone misjudges cold caches)."""
     work()
     once = min(seconds(stepper, work, 1) for _ in range(5))
@@ -104,7 +114,7 @@ def _only_lost(sound: list[int], j: int) -> Iterator[None]:
 
 def median_step_ratio(a: Entrant, b: Entrant) -> tuple[float, float]:
     """Median over rounds of step time a / step time b, and half the distance of its quartiles."""
-    with a.computing(), forward_draws(0, a.device):
+    with a.computing(), global_draws(0, "forward"):
         times = interleaved([Stepper(a), Stepper(b)])
     ratios = sorted(x / y for x, y in zip(*times, strict=True))
     quartiles = statistics.quantiles(ratios, n=4)
@@ -119,19 +129,21 @@ def probe(
     sound: those that can be run here; the others have hung, died or run out of memory, and have no cost.
     """
     first = entrants[0]
-    with first.computing(), forward_draws(0, first.device):
+    with first.computing(), global_draws(0, "forward"):
         steppers: dict[str, Stepper] = {}
+        repeats: dict[str, bool] = {}
         for entrant in entrants:
             if entrant.name not in sound:
                 continue
             try:
                 with foreign(entrant.name):
-                    stepper = Stepper(entrant)
-                    stepper.step()
+                    once = first_step(entrant)[1]
+                    stepper, again = first_step(entrant)
             except Exception as error:  # a part that can't take a step has no cost; its runs say why
                 tell(f"{entrant.name}: no cost measured ({type(error).__name__})")
                 continue
             steppers[entrant.name] = stepper
+            repeats[entrant.name] = torch.equal(once.nan_to_num(), again.nan_to_num())
         if not steppers:
             return [Cost(entrant.name, widths=entrant.widths) for entrant in entrants], None
         twin = [Stepper(first)] if first.name in steppers else []
@@ -145,6 +157,7 @@ def probe(
             costs.append(Cost(entrant.name, widths=entrant.widths))
             with suppress(Exception), foreign(entrant.name):  # what only a prediction raises
                 costs[-1] = _cost(entrant, steppers.get(entrant.name), timed.get(entrant.name), base)
+            costs[-1] = dataclasses.replace(costs[-1], repeats=repeats.get(entrant.name))
         return costs, aa
 
 

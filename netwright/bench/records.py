@@ -102,6 +102,7 @@ class Cost:
     infer_time: float | None = None
     peak_memory: int | None = None  # bytes above the parameters and the optimizer state, one training step
     widths: tuple[int, ...] = ()
+    repeats: bool | None = None  # whether its first step, done twice from the same seed, gave the same loss
 
 
 @dataclass(frozen=True)

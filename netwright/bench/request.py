@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +14,9 @@ import torch
 from netwright.core import catalogue
 from netwright.core.canonical import digest
 from netwright.core.errors import BadInput, Misfit, UnknownName, printable, unknown
-from netwright.core.kind import NET, RULE, TASK
+from netwright.core.kind import BENCH, HOST, NET, READ, RULE, TASK
 from netwright.core.part import Part
+from netwright.engine.build import chosen, host_of
 from netwright.engine.loop import PRECISIONS
 from netwright.engine.task import Task
 from netwright.tensor.streams import derive
@@ -43,6 +45,8 @@ class Terms:
     seeds: how many, from 0 on, or which. trials: points of the tuning space a replicate; 1 is the published rate, not tuned.
     match: equal cost in params, flops, time or none. baseline: an arm other than the first. all_pairs: compare the other arms
     with one another too. steps, batch: instead of the task's. control: add the task's control where rules are compared.
+    measures: what is read off every trained net, as text ("empirical-ntk:output=1"). judge: a named value that arms are judged
+    by instead of the score; delta: its smallest difference that matters, higher_is_better: which of its values are better.
     """
 
     seeds: int | Sequence[int] = 10
@@ -57,6 +61,10 @@ class Terms:
     steps: int | None = None
     batch: int | None = None
     control: bool = True
+    measures: Sequence[str] = ()
+    judge: str = ""
+    delta: float | None = None
+    higher_is_better: bool | None = None
 
     def __post_init__(self) -> None:
         for what, value, known in (
@@ -70,6 +78,7 @@ class Terms:
             count = getattr(self, what)
             if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
                 raise BadInput(f"{what}={count!r}; expected a whole number of at least 1")
+        self._check_judge()
         if self.threads > most_threads():
             raise BadInput(f"threads={self.threads}; expected at most {most_threads()} on this machine")
         if self.trials > MOST or (isinstance(self.seeds, int) and self.seeds > MOST):
@@ -86,6 +95,19 @@ class Terms:
         if self.precision == "fp64" and self.device == "mps":
             raise Misfit("precision fp64 does not exist on mps")
 
+    def _check_judge(self) -> None:
+        """A named value is judged by a direction and a delta of its own, and the score by the task's."""
+        given = {"delta": self.delta, "higher_is_better": self.higher_is_better}
+        for name, value in given.items():
+            if self.judge and value is None:
+                raise BadInput(f"judge={self.judge!r} needs {name}=: the value's own, which no task knows")
+            if value is not None and not self.judge:
+                raise BadInput(f"{name}={value!r} is the task's, unless judge= names another value that arms are judged by")
+        if self.delta is not None and not (isinstance(self.delta, (int, float)) and 0 < self.delta < math.inf):
+            raise BadInput(f"delta={self.delta!r}; expected the smallest difference that matters, above 0")
+        if self.higher_is_better not in (None, True, False):
+            raise BadInput(f"higher_is_better={self.higher_is_better!r}; expected True or False")
+
     @property
     def numbers(self) -> tuple[int, ...]:
         """The seeds themselves."""
@@ -98,11 +120,17 @@ class Terms:
 
     def words(self) -> list[str]:
         """As options of the command line; those at their defaults are left out, but for seeds and trials."""
-        said = {"seeds": len(self.numbers), "tune": self.trials}
+        said: dict[str, Any] = {"seeds": len(self.numbers), "tune": self.trials}
         for name in ("match", "engine", "device", "precision", "threads", "steps", "batch"):
             if (value := getattr(self, name)) != getattr(Terms, name):
                 said[name] = value
+        if self.measures:
+            said["measure"] = "+".join(self.measures)
+        if self.judge:
+            said |= {"judge": self.judge, "delta": self.delta}
         words = [word for name, value in said.items() for word in (f"--{name}", str(value))]
+        if self.judge:
+            words.append("--higher-is-better" if self.higher_is_better else "--lower-is-better")
         return words + ["--all-pairs"] * self.all_pairs + ["--no-control"] * (not self.control)
 
 
@@ -144,6 +172,10 @@ class Request:
     budget: Mapping[str, int] = field(default_factory=dict)  # {"steps": n, "batch": n} laid over the task's
     control: str = ""  # where rules are compared, the arm that is the task's control
     control_added: bool = False  # nobody named it: it stands in every table, and not in the family of comparisons
+    measures: tuple[str, ...] = ()
+    judge: str = ""  # a named value; then with the two below
+    delta: float | None = None
+    higher_is_better: bool | None = None
 
     @property
     def judged(self) -> tuple[ArmSpec, ...]:
@@ -153,21 +185,28 @@ class Request:
     @property
     def study_id(self) -> str:
         row = dataclasses.asdict(self)
-        for name in ("seeds", "control", "control_added"):  # the latter two follow from the arms
+        # the control follows from the arms, and what is judged changes no run
+        for name in ("seeds", "control", "control_added", "judge", "delta", "higher_is_better"):
             row.pop(name)
+        if not self.measures:
+            row.pop("measures")
         for arm in row["arms"]:  # a study made when a part's kind was called otherwise is still this one
             arm["parts"] = {slot: (catalogue.first_id(part_id), options) for slot, (part_id, options) in arm["parts"].items()}
         return digest({"protocol": PROTOCOL, **row})[:16]
 
 
-def slots_of(task: Task) -> tuple[str, ...]:
-    """Slots an arm may fill on this task, in the order in which a part that fits several takes them."""
+def slots_of(task: Task, arm: Sequence[Part] = ()) -> tuple[str, ...]:
+    """Slots an arm may fill on this task, in the order in which a part that fits several takes them.
+
+    arm: its parts; where the task lets it choose the net, the places are those of the net that it chose.
+    """
     if task.foreign:
         own = [
             s for kind in catalogue.kinds().values() if (sites := kind.sites()) for s in sites.SLOTS if task.swap_slot is not None
         ]
     else:
-        host: Any = catalogue.get(task.host) if task.host else None
+        given: Any = next((part for part in arm if HOST in part.slots() and HOST in task.slots), None)
+        host = given or host_of(task, chosen(task))
         own = list(host.places) if host else []
     return tuple(dict.fromkeys((*task.slots, *own)))
 
@@ -182,11 +221,11 @@ def parse_arm(text: str, task: Task) -> ArmSpec:
         return ArmSpec(DEFAULT_ARM)
     if task.call:  # what an arm is, the user's own training knows
         return ArmSpec(text)
-    admitted = slots_of(task)
+    pieces = [catalogue.parse(piece) for piece in text.split("+")]
+    admitted = slots_of(task, [part for part, _ in pieces])
     parts: dict[str, tuple[str, Mapping[str, Any]]] = {}
     in_net = []
-    for piece in text.split("+"):
-        part, options = catalogue.parse(piece)
+    for part, options in pieces:
         fits = [slot for slot in part.slots() if slot in admitted]
         if not fits:
             wants = ", ".join(part.slots()) or "none"
@@ -206,7 +245,7 @@ def parse_arm(text: str, task: Task) -> ArmSpec:
 
 
 def _check_needs(part: Part, task: Task) -> None:
-    if missing := sorted(part.needs - task.problem.gives):
+    if missing := part.missing(task.problem.gives):
         raise Misfit(
             f"{part.id} needs {', '.join(missing)}, which {task.id} doesn't offer "
             f"(it offers {', '.join(sorted(task.problem.gives)) or 'nothing'})"
@@ -238,6 +277,12 @@ def make_request(
             raise BadInput(
                 f"trials={terms.trials}, but {task.id} has no range of rates to try: give lr= to its task, or trials=1"
             )
+    measures = tuple(terms.measures)
+    for text in measures:
+        part, options = catalogue.parse(text, catalogue.kind_at(READ))
+        part.resolve(options)
+    if measures and task.call:
+        raise BadInput(f"measures={list(measures)}, but {task.id} is a training of your own, whose net is not seen")
     return Request(
         task_ref,
         dict(task_options),
@@ -247,6 +292,10 @@ def make_request(
         budget=terms.budget,
         control=found,
         control_added=added,
+        measures=measures,
+        judge=terms.judge,
+        delta=terms.delta,
+        higher_is_better=terms.higher_is_better,
         **same,
     )
 
@@ -272,12 +321,29 @@ def open_task(ref: str, options: Mapping[str, Any], budget: Mapping[str, int] | 
             raise BadInput(f"{ref} is a task of your own and takes no options; given {', '.join(options)}: set them in the file")
         task = load_file(ref)
     else:
-        try:
-            part, given = catalogue.parse(ref, catalogue.kind_at(TASK))
-        except UnknownName as error:
-            raise UnknownName(f"{error} (your own task: --task path/to/file.py:NAME)") from None
-        task = part.build(**(given | dict(options)))
+        task = _of_a_recipe(ref, options) or _of_the_house(ref, options)
     return with_budget(task, budget or {})
+
+
+def _of_the_house(ref: str, options: Mapping[str, Any]) -> Task:
+    try:
+        part, given = catalogue.parse(ref, catalogue.kind_at(TASK))
+    except UnknownName as error:
+        raise UnknownName(f"{error} (your own task: --task path/to/file.py:NAME)") from None
+    return part.build(**(given | dict(options)))
+
+
+def _of_a_recipe(ref: str, options: Mapping[str, Any]) -> Task | None:
+    """The task that "recipe/NAME", or the id of an experiment, brings; None where the reference is of another sort."""
+    kind = catalogue.kind_at(BENCH)
+    where, slash, rest = ref.partition("/")
+    if not slash or where not in ("recipe", kind):
+        return None
+    part, given = catalogue.parse(rest, kind)
+    make = getattr(part, "task", None)
+    if make is None:
+        raise Misfit(f"{part.id} brings no task of its own; tasks: netwright list {catalogue.kind_at(TASK)}")
+    return make(**(given | dict(options)))
 
 
 def with_budget(task: Task, budget: Mapping[str, int]) -> Task:

@@ -26,12 +26,13 @@ from pathlib import Path
 from typing import Any, final
 
 from netwright.bench.request import open_task
+from netwright.bench.store.lending import SWITCH
 from netwright.bench.store.store import Store
 from netwright.core import catalogue
 from netwright.core.errors import BadInput, NetwrightError
 from netwright.core.fingerprint import Key, Sources, reach
-from netwright.core.kind import RULE, TASK
-from netwright.core.writing import write_whole
+from netwright.core.kind import TASK
+from netwright.core.writing import check_target, write_whole
 
 ROOT = Path(__file__).parents[2]
 DRAWN = 10
@@ -102,6 +103,7 @@ main(sys.argv[1:])
 #: part id -> (fingerprint, hash of its judges or None).
 Marks = Mapping[str, Sequence[Any]]
 TIMES = ("step_time", "step_quartiles", "step_ratio", "infer_time")
+LATER = ("repeats",)  # what a tree before may not look at yet
 
 
 @final
@@ -183,7 +185,7 @@ def outcome(trial: Trial, tree: Path, folder: Path, name: str = "") -> str:
     with Store.read(folder / "study") as store:
         runs = [{k: v for k, v in r.machine_free().items() if k != "key"} for r in store.records()]
         scores = [{k: v for k, v in asdict(s).items() if k != "key"} for s in store.scores()]
-        costs = [{k: v for k, v in asdict(c).items() if k not in TIMES} for c in store.costs()]
+        costs = [{k: v for k, v in asdict(c).items() if k not in TIMES + LATER} for c in store.costs()]
     order = lambda row: json.dumps(row, sort_keys=True, default=str)  # noqa: E731
     return "\n".join(order(row) for rows in (runs, scores, costs) for row in sorted(rows, key=order))
 
@@ -195,30 +197,23 @@ def stamped(value: Any, old: Marks, new: Marks) -> tuple[Any, int, int]:
         return [v for v, _, _ in each], sum(n for _, n, _ in each), sum(m for _, _, m in each)
     if not isinstance(value, dict):
         return value, 0, 0
-    if value.get("fingerprint") or value.get("fingerprints"):
-        row = _remarked(value, old, new)
-        return (value, 0, 1) if row is None else (row, 1, 0)
-    inner = {k: stamped(v, old, new) for k, v in value.items()}
-    return {k: v for k, (v, _, _) in inner.items()}, sum(n for _, n, _ in inner.values()), sum(m for _, _, m in inner.values())
+    row = _remarked(value, old, new) if value.get("fingerprints") else None
+    counted = (int(row is not None), int(row is None)) if value.get("fingerprints") else (0, 0)
+    inner = {k: (v, 0, 0) if k == "fingerprints" else stamped(v, old, new) for k, v in (row or value).items()}
+    fresh, stale = (counted[i] + sum(found[1 + i] for found in inner.values()) for i in (0, 1))
+    return {k: v for k, (v, _, _) in inner.items()}, fresh, stale
 
 
 def _remarked(row: Mapping[str, Any], old: Marks, new: Marks) -> dict[str, Any] | None:
     """A record with its present fingerprints; None where one of those it has was not that of its part before."""
-    given = row.get("fingerprints") or row["fingerprint"]
-    if isinstance(given, dict):
-        if any(old.get(name, (None, None))[0] != mark for name, mark in given.items()):
-            return None
-        marks = {_renamed(name): new[_renamed(name)][0] for name in given}
-        if task := _task(row):
-            marks[task] = new[task][0]
-            marks |= {name: new[name][0] for name in _defaults(row) if name not in old}  # a default that was no part before
-        return {**row, "fingerprints": dict(sorted(marks.items()))}
-    if isinstance(given, str):  # of a rule, named beside it
-        name = catalogue.parse(row[RULE], RULE)[0].id
-        return {**row, "fingerprint": new[name][0]} if old.get(name, (None, None))[0] == given else None
-    whose = {mark: name for name, (mark, _) in old.items() if mark in given}
-    one = {mark for mark in whose if sum(m == mark for m, _ in old.values()) == 1}
-    return {**row, "fingerprints": [new[_renamed(whose[m])][0] for m in given]} if one >= set(given) else None
+    given = row["fingerprints"]
+    if any(old.get(name, (None, None))[0] != mark for name, mark in given.items()):
+        return None
+    marks = {_renamed(name): new[_renamed(name)][0] for name in given}
+    if task := _task(row):
+        marks[task] = new[task][0]
+        marks |= {name: new[name][0] for name in _defaults(row) if name not in old}  # a default that was no part before
+    return {**row, "fingerprints": dict(sorted(marks.items()))}
 
 
 def _task(row: Mapping[str, Any]) -> str:
@@ -250,7 +245,7 @@ def _records(value: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _run(tree: Path, words: Iterable[str], folder: Path) -> str:
-    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", SWITCH: "0"}
     done = subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode and "Traceback" in done.stderr:
         raise BadInput(f"{tree}: {shlex.join(words)[:200]}: {done.stderr.strip().splitlines()[-1]}")
@@ -269,6 +264,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--report", type=Path, help="where to write what was run and kept, as JSON")
     given = parser.parse_args(arguments)
+    if given.report:
+        check_target(given.report)  # before the work that would be lost with it
     with tempfile.TemporaryDirectory() as scratch:
         before = _checkout(given.since, Path(scratch) / "before")
         old, new = ask(before), ask(ROOT)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 import torch
 
@@ -19,10 +21,10 @@ from netwright.bench.records import ArmResult, Comparison, RunRecord, Score, Stu
 from netwright.bench.request import Request
 from netwright.bench.store.store import Store
 from netwright.core import catalogue
-from netwright.core.errors import NetwrightError
+from netwright.core.errors import NetwrightError, unknown
 from netwright.core.kind import NET
 from netwright.corpus.papers import reference_line
-from netwright.engine.task import Task
+from netwright.engine.task import Problem, Task
 
 
 def assemble(
@@ -37,7 +39,12 @@ def assemble(
     scores = [s for s in store.scores() if s.seed in wanted and s.arm in names]
     records = tuple(r for r in store.records() if r.seed in wanted and r.arm in names)
     family = [arm.name for arm in request.judged]
+    values = named_values(scores, records)
+    judged = Yardstick.of(request, problem)
     by_arm = {n: {s.seed: s.value for s in scores if s.arm == n and not s.dropped} for n in names}
+    if request.judge:
+        by_score, by_arm = by_arm, judged.instead(values, scores)
+        values = {problem.metric_name: {name: dict(row) for name, row in by_score.items()}, **values}
     failed = {n: {s.seed for s in scores if s.arm == n and s.failed} for n in names}
     dropped = {n: {s.seed for s in scores if s.arm == n and s.dropped} for n in names}
     short = shortfalls(entrants, request.match)
@@ -48,8 +55,8 @@ def assemble(
         return stats.compare(
             {n: by_arm[n] for n in arms},
             baseline=baseline,
-            delta=problem.delta,
-            higher_is_better=problem.higher_is_better,
+            delta=judged.delta,
+            higher_is_better=judged.higher_is_better,
             failed={n: failed[n] for n in arms},
             dropped={n: dropped[n] for n in arms},
             not_comparable={n: short[n] for n in arms if n in short},
@@ -74,6 +81,13 @@ def assemble(
     cause = nothing_worked(records, scores)
     notes = [*([cause] if cause else []), *shared_rows(task), *plan.notes, *(n for n in store.notes() if not n.startswith("A/A"))]
     notes += [f"{d} of {n} dropped: {s.dropped}" for n in names for d, s in _drops(scores, n)]
+    notes += [
+        f"{cost.arm} isn't repeatable: its first step, done twice from the same seed, gave two losses"
+        for cost in costs.values()
+        if cost.repeats is False
+    ]
+    if request.judge:
+        notes.insert(0, f"arms are judged by {request.judge}, not by the task's {problem.metric_name}")
     if len(environments) > 1:
         notes.append("records come from different environments (torch version or machine); compare within one where it matters")
     return StudyResult(
@@ -81,10 +95,10 @@ def assemble(
         title=title(family, task.name),
         task=_task_text(request, task),
         task_summary=task.summary,
-        metric=problem.metric_name,
-        higher_is_better=problem.higher_is_better,
-        worst=problem.worst,
-        delta=problem.delta,
+        metric=judged.name,
+        higher_is_better=judged.higher_is_better,
+        worst=judged.worst,
+        delta=judged.delta,
         baseline=request.baseline,
         seeds=request.seeds,
         trials=request.trials,
@@ -105,10 +119,48 @@ def assemble(
         curves=shapes(entrants),
         shared_init=shared_init(entrants, request.seeds[0]),
         papers=references(entrants),
-        values=tuple(value_rows(named_values(scores, records), names, max(1, len(comparisons)))),
+        values=tuple(value_rows(values, names, max(1, len(comparisons)))),
         control=request.control,
         against_control=above,
     )
+
+
+@final
+@dataclass(frozen=True)
+class Yardstick:
+    """What arms are judged by: the task's metric, or a named value with a direction and a delta of its own."""
+
+    name: str
+    higher_is_better: bool
+    delta: float
+    worst: float  # of a failed replicate; NaN where that is the worst that is seen
+
+    @staticmethod
+    def of(request: Request, problem: Problem) -> Yardstick:
+        if not request.judge:
+            return Yardstick(problem.metric_name, problem.higher_is_better, problem.delta, problem.worst)
+        assert request.delta is not None and request.higher_is_better is not None  # with judge=, as Terms has checked
+        return Yardstick(request.judge, request.higher_is_better, request.delta, math.nan)
+
+    def instead(
+        self, values: Mapping[str, Mapping[str, Mapping[int, float | None]]], scores: Sequence[Score]
+    ) -> dict[str, dict[int, float]]:
+        """arm -> value by seed. A failed replicate takes the worst that any arm has; where a value did not occur its seed is out.
+
+        Raises UnknownName where no run has such a value.
+        """
+        if self.name not in values:
+            raise unknown("named value", self.name, values, owner="judge")
+        mine = values[self.name]
+        seen = [value for row in mine.values() for value in row.values() if value is not None]
+        found: dict[str, dict[int, float]] = {score.arm: {} for score in scores}
+        for score in scores:
+            value = mine.get(score.arm, {}).get(score.seed)
+            if score.failed and seen:
+                value = min(seen) if self.higher_is_better else max(seen)
+            if value is not None and not score.dropped:
+                found[score.arm][score.seed] = value
+        return found
 
 
 def title(names: Sequence[str], where: str) -> str:

@@ -65,9 +65,28 @@ class Study:
         steps: int | None = Terms.steps,
         batch: int | None = Terms.batch,
         control: bool = Terms.control,
+        measures: Sequence[str] = Terms.measures,
+        judge: str = Terms.judge,
+        delta: float | None = Terms.delta,
+        higher_is_better: bool | None = Terms.higher_is_better,
     ) -> None:
         self.terms = terms = Terms(
-            seeds, trials, match, baseline, all_pairs, engine, device, precision, threads, steps, batch, control
+            seeds,
+            trials,
+            match,
+            baseline,
+            all_pairs,
+            engine,
+            device,
+            precision,
+            threads,
+            steps,
+            batch,
+            control,
+            measures,
+            judge,
+            delta,
+            higher_is_better,
         )
         options = dict(task_options or {})
         if isinstance(task, Task):
@@ -146,16 +165,14 @@ class Study:
 
     def _guard_looks(self, store: Store, extend: bool) -> None:
         looks, mine = store.looks(), tuple(sorted(self.request.seeds))
-        if not looks or mine in looks or extend or self._unchanged(store):
+        seen_no_more = not store.records()  # whatever was looked at is superseded or gone
+        if not looks or mine in looks or extend or seen_no_more:
             return
         level = stats.level(len(looks) + 1)
         raise BadInput(
             f"this study has been looked at with {len(looks[-1])} seeds; other seeds now are look {len(looks) + 1}, "
             f"tested at {level:.4g} instead of 0.05. Add --extend (extend=True) if that is what you want"
         )
-
-    def _unchanged(self, store: Store) -> bool:
-        return not store.records()
 
     def _plan(self, store: Store) -> planning.Plan:
         stored = store.plan()

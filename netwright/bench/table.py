@@ -1,4 +1,7 @@
-"""The table of an experiment: a row a point and seed, of named numbers; and the words on its predicates."""
+"""The table of an experiment: a row a point and seed, of named numbers; of studies, arms and the words on them too.
+
+And the words on the experiment's own predicates, which are read from it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ from netwright.bench import stats
 from netwright.core.errors import BadInput, unknown
 
 Number = float | None
+#: What leaves a predicate open: words of the bench that tell nothing, and points that were not run.
+UNTOLD = ("cannot tell", "not comparable", "not run")
+NAMED = 4  # points that a reason names; the values hold all
 #: Seeds beyond which "how many it would take" is not said more exactly.
 MOST = 10_000
 
@@ -18,9 +24,15 @@ MOST = 10_000
 @final
 @dataclass(frozen=True)
 class Table:
-    """Rows of one experiment: {axis: value, ..., "seed": s, column: number or None}. Predicates read the rows of one seed."""
+    """Rows of one experiment: {axis: value, ..., "seed": s, column: number or None}. Predicates read the rows of one seed.
+
+    arms: of studies, an entry an arm of a point: {axis: value, ..., "arm": name, "verdict": the bench's word, cost: ...}.
+    points: every point that was asked, those that were not run too.
+    """
 
     rows: tuple[Mapping[str, Any], ...]
+    arms: tuple[Mapping[str, Any], ...] = ()
+    points: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -28,7 +40,18 @@ class Table:
 
     def of(self, seed: int) -> Table:
         """The rows of one seed."""
-        return Table(tuple(row for row in self.rows if row["seed"] == seed))
+        return Table(tuple(row for row in self.rows if row["seed"] == seed), self.arms, self.points)
+
+    def where(self, values: Mapping[str, Any]) -> Table:
+        """The part of the grid whose axes have these values (one, or several)."""
+        rows, points = (tuple(r for r in given if _lies(r, values)) for given in (self.rows, self.points))
+        return Table(rows, self.arms, points)
+
+    @property
+    def complete(self) -> Table:
+        """Without the seeds that lack a row at some point."""
+        whole = {seed for seed in self.seeds if len(self.of(seed).rows) >= len(self.points)}
+        return Table(tuple(row for row in self.rows if row["seed"] in whole), self.arms, self.points)
 
     def at(self, point: Mapping[str, Any]) -> Mapping[str, Any]:
         """The one row at a point. Raises BadInput where there is none, or several."""
@@ -36,6 +59,25 @@ class Table:
         if len(found) != 1:
             raise BadInput(f"{len(found)} rows at {', '.join(f'{k}={v}' for k, v in point.items())}; expected one")
         return found[0]
+
+    def verdicts(self, *arms: str, at: Mapping[str, Any] | None = None, against: str = "verdict") -> dict[str, str | None]:
+        """The word on these arms at every point asked; None: it was not run. at: axis -> a value, or several.
+
+        against: "verdict", of the baseline, or "against_control".
+        """
+        found = {}
+        for point in self.points:
+            if _lies(point, at or {}):
+                for arm in arms:
+                    entry = self.arm(arm, point)
+                    label = arm if not point else f"{arm} at {in_short(point)}" if len(arms) > 1 else in_short(point)
+                    found[label] = None if entry is None else entry[against]
+        return found
+
+    def arm(self, name: str, point: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The entry of an arm, by its text or by what the question calls it, at a point; None: it was not run."""
+        found = (arm for arm in self.arms if name in (arm["arm"], arm["role"]) and _lies(arm, point))
+        return next(found, None)
 
     def column(self, name: str) -> list[Number]:
         """A column, in the order of the rows. Raises UnknownName where there is none."""
@@ -54,6 +96,20 @@ class Table:
         return sum((a - mean_u) * (b - mean_v) for a, b in zip(u, v, strict=True)) / spread if spread else None
 
 
+def _lies(row: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    return all(row[axis] in (v if isinstance(v, (tuple, list, set, frozenset)) else (v,)) for axis, v in values.items())
+
+
+def labelled(point: Mapping[str, Any]) -> str:
+    """A point as a person reads it: "width=64,depth=2"; "all" where there are no axes."""
+    return ",".join(f"{axis}={value}" for axis, value in point.items()) or "all"
+
+
+def in_short(point: Mapping[str, Any]) -> str:
+    """A point by its values alone, where the axes are known: "64/2"."""
+    return "/".join(map(str, point.values())) or "all"
+
+
 @final
 @dataclass(frozen=True)
 class Word:
@@ -64,8 +120,8 @@ class Word:
     where: str
     word: str
     reason: str  # one sentence a person can read
-    inside: tuple[float, float]
-    values: Mapping[int, Number]  # by seed
+    inside: tuple[Any, ...]  # (lowest, highest), or words
+    values: Mapping[Any, Any]  # number by seed; of words, what was compared -> the word, None where it was not run
     mean: Number = None  # of a share, the share
     interval: tuple[float, float] | None = None
     seeds_needed: int | None = None
@@ -75,8 +131,12 @@ def judged(predicate: Any, table: Table, of: int) -> Word:
     """The word on one of `of` predicates: an interval at 1 - 0.05 / of against its range.
 
     A number: Student's t over the seeds. A share of seeds for which a statement holds: Clopper and Pearson's. Exact: the
-    largest over the seeds, no interval. A number that is None for some seed can't be told.
+    largest over the seeds, no interval. A number that is None for some seed can't be told. Verdicts: all of the words named.
     """
+    if predicate.sort == "verdict":
+        return _by_verdicts(predicate, table)
+    if not table.arms:  # the seeds of studies are paired, and their gaps counted, by the bench
+        table = table.where(predicate.at).complete
     values = {seed: _value(predicate, table.of(seed)) for seed in table.seeds}
     known, (lo, hi) = [v for v in values.values() if v is not None], predicate.inside
     level = 0.05 / of
@@ -84,6 +144,8 @@ def judged(predicate: Any, table: Table, of: int) -> Word:
     def said(word: str, reason: str, **more: Any) -> Word:
         return Word(predicate.name, predicate.text, predicate.where, word, reason, predicate.inside, values, **more)
 
+    if not values:
+        return said("cannot tell", "no seed has all the cells that it reads")
     if not known or len(known) < len(values) and predicate.sort != "share":
         lacking = len(values) - len(known)
         return said("cannot tell", f"for {lacking} of {len(values)} seeds what it measures did not occur")
@@ -111,8 +173,27 @@ def judged(predicate: Any, table: Table, of: int) -> Word:
     return said("cannot tell", f"{shown}: only in part {range_text}{more}", mean=mean, interval=interval, seeds_needed=needed)
 
 
-def ranged(inside: tuple[float, float]) -> str:
-    """A range in words: "at most -0.25", "between -0.7 and -0.4"."""
+def _by_verdicts(predicate: Any, table: Table) -> Word:
+    """Reproduced where the bench says one of the predicate's words of all that is compared, not where it says another."""
+    found: Mapping[str, str | None] = predicate.value(table)
+    groups: dict[str, list[str]] = {}
+    for what, word in found.items():
+        groups.setdefault(word or "not run", []).append(what)
+    said = set(groups)
+    other = said - {*predicate.inside, *UNTOLD}
+    word = "not reproduced" if other else "reproduced" if said and said <= set(predicate.inside) else "cannot tell"
+    parts = []
+    for group, whats in groups.items():
+        named = "" if group in predicate.inside else f" ({', '.join(whats[:NAMED])}{', ...' * (len(whats) > NAMED)})"
+        parts.append(f"{group} on {len(whats)} of {len(found)}{named}")
+    reason = f"{'; '.join(parts) or 'nothing was compared'}; to be {ranged(predicate.inside)}"
+    return Word(predicate.name, predicate.text, predicate.where, word, reason, predicate.inside, found)
+
+
+def ranged(inside: tuple[Any, ...]) -> str:
+    """A range in words: "at most -0.25", "between -0.7 and -0.4"; words as they are: "better or equivalent"."""
+    if inside and isinstance(inside[0], str):
+        return " or ".join(inside)
     lo, hi = inside
     return f"at most {hi:g}" if lo == -math.inf else f"at least {lo:g}" if hi == math.inf else f"between {lo:g} and {hi:g}"
 
@@ -147,6 +228,8 @@ def reach(predicates: Sequence[Any], seeds: int) -> Iterator[str]:
     """What so many seeds can tell at all, a line a predicate that is not exact."""
     level = 0.05 / max(1, len(predicates))
     for predicate in predicates:
+        if predicate.sort == "verdict":
+            continue  # a study says itself which verdicts are in its reach
         lo, hi = predicate.inside
         if predicate.sort == "share":
             ends = [_clopper_pearson(k, seeds, 1 - level) for k in range(seeds + 1)]

@@ -16,6 +16,7 @@ import random
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -35,6 +36,10 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C, pressed by a person. A bare KeyboardInterrupt may have been raised by anybody."""
 
 
+class Spent(Exception):
+    """The time that work was given is over, between two pieces of it."""
+
+
 def drain() -> tuple[str, ...]:
     """What code of others has changed in this process since the last call, one line each."""
     found = tuple(_noted)
@@ -42,11 +47,16 @@ def drain() -> tuple[str, ...]:
     return found
 
 
+def remark(text: str) -> None:
+    """Adds a line to what drain() gives."""
+    _noted[text] = None
+
+
 @contextmanager
-def foreign(who: str, draws: bool = True, importing: bool = False) -> Iterator[None]:
-    """Code of `who` runs inside. draws: put the global random states back too. importing: a module of it is read, which may
-    set the environment, paths and filters of warnings for good."""
-    pid, before, modules = os.getpid(), _snapshot(draws), len(sys.modules)
+def foreign(who: str, importing: bool = False) -> Iterator[None]:
+    """Code of `who` runs inside. importing: a module of it is read, which may set the environment, paths and filters of
+    warnings for good."""
+    pid, before, modules = os.getpid(), _snapshot(), len(sys.modules)
     handler = _listen()
     try:
         yield
@@ -91,10 +101,14 @@ def kept(who: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 @final
 class Stopping:
-    """Ctrl-C inside: the first is remembered, and check() raises it between two pieces of work; the second stops at once."""
+    """Ctrl-C inside: the first is remembered, and check() raises it between two pieces of work; the second stops at once.
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    minutes: after so many check() raises Spent.
+    """
+
+    def __init__(self, tell: Callable[[str], None], minutes: float | None = None) -> None:
         self.tell = tell
+        self.until = None if minutes is None else time.monotonic() + 60 * minutes
         self.times = 0
         self._before: Any = None
 
@@ -114,9 +128,11 @@ class Stopping:
         self.tell("stopping when what is running now is done; press Ctrl-C again to stop at once")
 
     def check(self) -> None:
-        """Raises Interrupted where a stop was asked for."""
+        """Raises Interrupted where a stop was asked for, Spent where the time is over."""
         if self.times:
             raise Interrupted
+        if self.until is not None and time.monotonic() > self.until:
+            raise Spent
 
 
 def _ours_to_take() -> bool:
@@ -168,8 +184,8 @@ class State(NamedTuple):
             return False
 
 
-def _snapshot(draws: bool) -> list[tuple[State, Any]]:
-    states = [*_python(), *(_draws() if draws else ()), *_torch_defaults(), *_torch_settings()]
+def _snapshot() -> list[tuple[State, Any]]:
+    states = [*_python(), *_draws(), *_torch_defaults(), *_torch_settings()]
     found = []
     for state in states:
         with suppress(OSError):  # a working folder that was deleted

@@ -255,6 +255,10 @@ class Part(ABC):
         """What it asks of a task's problem, of what that `gives`."""
         return frozenset()
 
+    def missing(self, gives: frozenset[str]) -> tuple[str, ...]:
+        """What it asks of a task's problem and doesn't find in what that `gives`, in words."""
+        return tuple(sorted(self.needs - gives))
+
     def fills(self, slot: str) -> tuple[str, ...]:
         """The places of a net that it fills where an arm puts it into a slot."""
         return (slot,)

@@ -45,10 +45,11 @@ def status(part: Part) -> str:
 
 
 def fresh(record: Mapping[str, Any]) -> bool:
-    """Whether a record was made with all its parts as they are now."""
+    """Whether a record was made with all its parts as they are now; of one that holds studies, each of them."""
     try:
         prints = record.get("fingerprints") or {}
-        return bool(prints) and all(fingerprint(catalogue.get(name)) == value for name, value in prints.items())
+        mine = bool(prints) and all(fingerprint(catalogue.get(name)) == value for name, value in prints.items())
+        return mine and all(map(fresh, record.get("studies", ())))
     except (NetwrightError, ImportError):
         return False
 

@@ -8,9 +8,10 @@ from functools import cached_property
 from typing import Any, final
 
 import torch
+from torch import nn
 
 from netwright.core import catalogue
-from netwright.core.kind import NET, RULE
+from netwright.core.kind import HOST, NET, RULE
 from netwright.core.part import Part
 from netwright.engine.blocks import Factory
 from netwright.engine.rule import Rule
@@ -44,41 +45,62 @@ class Chosen:
 def chosen(task: Task, given: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None) -> dict[str, Chosen]:
     """What fills the slots of a task; a slot that nothing fills is left out.
 
-    given: slot -> (part id, options), laid over the task's defaults. A default gives way to a part that replaces it.
+    given: slot -> (part id, options), laid over the task's defaults. A default gives way to a part that replaces it, and
+    to a net, chosen by the arm, that has no place for it.
     """
     out = {
         slot: Chosen(*catalogue.parse(default)) for slot, default in task.slots.items() if default and slot not in (given or {})
     }
     own = {slot: Chosen(catalogue.get(part_id), dict(options)) for slot, (part_id, options) in (given or {}).items()}
-    replaced = {slot for one in own.values() for slot in one.part.replaces}
-    return {slot: one for slot, one in out.items() if slot not in replaced} | own
+    gone = {slot for one in own.values() for slot in one.part.replaces}
+    if HOST in own:
+        host: Any = own[HOST].part
+        gone |= {slot for slot, one in out.items() if one.place == NET and slot not in host.places}
+    return {slot: one for slot, one in out.items() if slot not in gone} | own
+
+
+def host_of(task: Task, parts: Mapping[str, Chosen]) -> Any:
+    """The net's declaration: of the one that fills its slot, else of the task's own; None for a model of the user's."""
+    if HOST in parts:
+        return parts[HOST].part
+    return catalogue.get(task.host) if task.host else None
 
 
 def fill_of(parts: Mapping[str, Chosen]) -> dict[str, Factory]:
     """Factories for the places of a net, of the parts that act in it: they are asked to build themselves."""
     fill: dict[str, Factory] = {}
     for slot, one in parts.items():
-        if one.place == NET:
+        if one.place == NET and slot != HOST:
             part: Any = one.part
             fill |= dict.fromkeys(part.fills(slot), part.factory(one.options))
     return fill
 
 
+def net_of(task: Task, parts: Mapping[str, Chosen], widths: Sequence[int]) -> nn.Module:
+    """The net with its places filled, on the current default device: the part in its slot, else the task's own."""
+    fill = fill_of(parts)
+    if HOST not in parts:
+        return task.net(fill, tuple(widths))
+    host: Any = parts[HOST]
+    return host.part.build(task.problem, widths, fill, **host.options)
+
+
 def build(
     task: Task, parts: Mapping[str, Chosen], seed: int, widths: Sequence[int], device: str = "cpu", meta: bool = False
 ) -> Rule:
-    """The rule of `parts` over the task's net, every value drawn by the seed from the stream of its own path.
+    """The rule of `parts` over the net, every value drawn by the seed from the stream of its own path.
 
     meta: leave it on the meta device (for counting).
     """
     learns: Any = parts[RULE]
     with torch.device("meta"):
-        net = task.net(fill_of(parts), tuple(widths))
+        net: Any = net_of(task, parts, widths)
         rule: Rule = learns.part.build(net, task.problem, **learns.options)
     if meta:
         return rule
     rule.to_empty(device="cpu")
     initialise(rule, seed)
-    if task.host and catalogue.get(task.host).tags.channels_last:
+    host = host_of(task, parts)
+    if host is not None and host.tags.channels_last:
         rule.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return rule.to(device)

@@ -87,6 +87,7 @@ class Outcome:
     untested: str = ""
     bad_step: int | None = None
     bad_module: str = ""
+    values: dict[str, float | None] = field(default_factory=dict)  # named numbers that were read off that state
 
     def note(self, step: int, loss: float, score: float, problem: Problem) -> bool:
         """Add a point to the curve; True where it is the best so far (ties: the earlier stays)."""

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.core.errors import require
+from netwright.core.errors import BadInput, require
+from netwright.core.kind import HOST
 from netwright.tensor.streams import permutation
 from netwright.waiting.losses import cross_entropy, mean_squared_error
 
@@ -30,6 +31,7 @@ class Problem:
     worst: the score of a failed run. delta: the smallest difference in the metric that matters.
     gives: what rules may ask for, e.g. {"labels", "vector"}.
     encode(y) -> float targets of the output's shape (one-hot for labels), for rules that compare with a target.
+    vocabulary: how many tokens there are, where examples are tokens and the classes don't say it.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -43,6 +45,7 @@ class Problem:
     classes: int | None = None
     gives: frozenset[str] = frozenset()
     encode: Callable[[Tensor], Tensor] | None = None
+    vocabulary: int | None = None
 
     @staticmethod
     def classification(shape: tuple[int, ...], classes: int, delta: float = 0.01) -> Problem:
@@ -103,6 +106,11 @@ class Data:
         return self.x[index], self.y[index]
 
 
+def in_a_slot(fill: Mapping[str, Any], widths: tuple[int, ...]) -> nn.Module:
+    """The net of a task that names none."""
+    raise BadInput(f"no net given; name one, or put one into the slot {HOST!r}")
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -112,7 +120,8 @@ class Task:
     widths: the host's knobs for matching. lr: (lowest, highest, published rate) of backpropagation with the task's optimizer,
     on which rules declare factors. evals: steps after which validation is scored; the last is `steps`.
     slots: slot -> the part that fills it by default, as text; "" where nothing does. host: id of the net, "" for a model of
-    the user's own. foreign: the host is a user's model: it is built inside fork_rng and arms are made by swap.
+    the user's own. A task whose slots name a net (netwright.core.kind.HOST) lets arms choose it, and has neither net nor host.
+    foreign: the host is a user's model: it is built inside fork_rng and arms are made by swap.
     """
 
     id: str
@@ -121,13 +130,13 @@ class Task:
     size: str
     problem: Problem
     data: Callable[[int], Data]
-    net: Callable[..., nn.Module]
     widths: tuple[int, ...]
     steps: int
     batch: int
     lr: tuple[float, float, float]
     evals: tuple[int, ...]
     slots: Mapping[str, str]
+    net: Callable[..., nn.Module] = in_a_slot
     control: str = ""
     optimizer: str = "adam"
     optimizer_options: Mapping[str, Any] = field(default_factory=dict)

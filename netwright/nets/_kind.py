@@ -1,4 +1,5 @@
-"""The kind `net`: an architecture with places that parts fill. Nets are the hosts that parts are compared in.
+"""The kind `net`: an architecture with places that parts fill. Nets are the hosts that parts are compared in, and are
+themselves compared on tasks that open the slot of the net.
 
 A net is a function of a problem, its widths and what fills its places:
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from netwright.core import catalogue
 from netwright.core.errors import BadInput
-from netwright.core.kind import NET, Kind
+from netwright.core.kind import HOST, NET, Kind
 from netwright.core.part import Part
 from netwright.engine.blocks import Factory
 from netwright.engine.task import Problem
@@ -101,7 +102,10 @@ class NetPart(Part):
         return self.subject
 
     def slots(self) -> tuple[str, ...]:
-        return ()  # a task names its host; no arm changes it
+        return (HOST,)  # of tasks that open it; others name their host, and no arm changes it
+
+    def missing(self, gives: frozenset[str]) -> tuple[str, ...]:
+        return () if self.takes & gives else (" or ".join(sorted(self.takes)),)
 
     def build(
         self, problem: Any = None, widths: Sequence[int] = (), fill: Mapping[str, Factory] | None = None, **options: Any

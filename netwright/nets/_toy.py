@@ -17,8 +17,8 @@ from netwright.engine.task import Problem, accuracy
 from netwright.tensor.streams import generator
 
 
-def problem(takes: str, shape: tuple[int, ...], output: tuple[int, ...]) -> Problem:
-    """Labels for examples of this shape; takes: what they are, as a net says it."""
+def problem(takes: str, shape: tuple[int, ...], output: tuple[int, ...], vocabulary: int | None = None) -> Problem:
+    """Labels for examples of this shape; takes: what they are, as a net says it. vocabulary: of tokens."""
     return Problem(
         F.cross_entropy,
         accuracy,
@@ -30,6 +30,7 @@ def problem(takes: str, shape: tuple[int, ...], output: tuple[int, ...]) -> Prob
         output=output,
         classes=output[-1],
         gives=frozenset({"labels", takes} if takes != "tokens" else {takes}),
+        vocabulary=vocabulary,
     )
 
 

@@ -30,7 +30,6 @@ from netwright.show.derive import (
     went_wrong,
 )
 
-GLYPHS = {"better": "▲", "worse": "▼", "equivalent": "≈", "cannot tell": "?", "not comparable": "≠"}
 NOT_SEEN = "not seen"
 KEY = "key-of-an-arm"  # stands for the id prefix in a cached swatch
 ARXIV = re.compile(r"arXiv:\s?(\d{4}\.\d{4,5})")
@@ -109,8 +108,8 @@ def _answer(c: Comparison, result: StudyResult) -> dict[str, Any]:
     said = words.sentence(c)
     return {
         "verdict": c.verdict,
-        "kind": words.clean(c.verdict).replace(" ", "-") if c.verdict in GLYPHS else "other",
-        "glyph": GLYPHS.get(c.verdict, "•"),
+        "kind": words.clean(c.verdict).replace(" ", "-") if c.verdict in words.GLYPHS else "other",
+        "glyph": words.GLYPHS.get(c.verdict, "•"),
         "sentence": f"{said[0].upper() + said[1:] if c.verdict == 'cannot tell' else said}.",
         "difference": words.number(c.difference, places, sign=True),
         "interval": words.interval(c.interval, places, sign=True),

@@ -23,6 +23,8 @@ SENTENCES = {
     "cannot tell": "cannot tell {a} from {b}",
     "not comparable": "{a} and {b} are not comparable",
 }
+#: The sign of each verdict.
+GLYPHS = {"better": "▲", "worse": "▼", "equivalent": "≈", "cannot tell": "?", "not comparable": "≠"}
 #: Verdicts from the most to the least telling, and how a headline counts arms that got them.
 COUNTED = {
     "better": ("is better", "are better"),

@@ -19,7 +19,7 @@ from netwright.core.contract import Check, Skip, expect
 from netwright.core.errors import BadInput
 from netwright.core.kind import RULE
 from netwright.engine.blocks import count_parameters
-from netwright.engine.build import build, chosen, fill_of
+from netwright.engine.build import build, chosen, net_of
 from netwright.engine.loop import Setting, predict, train
 from netwright.engine.task import Data, Task
 from netwright.tasks._kind import SIZES, TaskPart
@@ -247,19 +247,20 @@ def host(part: TaskPart) -> None:
             data_of(part, task)  # the net is built over the data's graph
         parts = chosen(task)
         with undrawn("building the host", task), torch.device("meta"):
-            net = task.net(fill_of(parts), task.widths)
+            net = net_of(task, parts, task.widths)
         real = [name for name, t in (*net.named_parameters(), *net.named_buffers()) if not t.is_meta]
         expect(not real, "values of the host that aren't on meta", given=given, got=real)
         size = count_parameters(net)
         for i, width in enumerate(task.widths):
             with torch.device("meta"):
-                other = task.net(fill_of(parts), (*task.widths[:i], width + 8, *task.widths[i + 1 :]))
+                other = net_of(task, parts, (*task.widths[:i], width + 8, *task.widths[i + 1 :]))
             expect(count_parameters(other) > size, f"width {i} changes nothing", given=given)
         net.to_empty(device="cpu")
         initialise(net, 0)
         g, whole = generator(0, "probe"), task.problem.gives & {"tokens", "graph"}
         shape = (4, *task.problem.input)
-        x = torch.randint(task.problem.classes or 2, shape, generator=g) if whole else torch.randn(shape, generator=g)
+        most = task.problem.vocabulary or task.problem.classes or 2
+        x = torch.randint(most, shape, generator=g) if whole else torch.randn(shape, generator=g)
         with torch.no_grad():
             out = net.eval()(x)
         got, wanted = tuple(out.shape), (4, *task.problem.output)

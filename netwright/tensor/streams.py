@@ -1,15 +1,18 @@
 """One random generator a purpose and module path, so that one part's draws never shift another's.
 
-Purposes in use: "split", "order", "augment", "draw", "init", "tune", "probe", "forward".
+Purposes in use: "split", "order", "augment", "draw", "init", "tune", "probe"; and of code of others, which draws from the
+global generators: "forward", "init", "data", "call", "import".
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,11 +31,21 @@ def generator(seed: int, purpose: str, path: str = "", device: str = "cpu") -> t
 
 
 @contextmanager
-def forward_draws(seed: int, device: str = "cpu") -> Iterator[None]:
-    """Within it torch's default generators, which dropout and its like draw from, are seeded; afterwards as before."""
-    with torch.random.fork_rng(devices=[] if device == "cpu" else None):
-        torch.manual_seed(derive(seed, "forward"))
-        yield
+def global_draws(seed: int, purpose: str, path: str = "") -> Iterator[None]:
+    """Within it the global generators of Python, NumPy and torch, which dropout and code of others draw from, begin at
+    derive(seed, purpose, path); afterwards they are as before."""
+    start = derive(seed, purpose, path)
+    python, numpy = random.getstate(), np.random.get_state()
+    # those of a device are there only once it is in use
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
+        random.seed(start)
+        np.random.seed(start % 2**32)  # it takes no more
+        torch.manual_seed(start)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
 
 
 def permutation(n: int, seed: int, purpose: str, path: str = "") -> Tensor:
@@ -68,7 +81,7 @@ def initialise(root: nn.Module, seed: int, prefix: str = "", skip: str | None = 
     """Fill every parameter and buffer below `root`, each module from the generator of its own path.
 
     netwright modules are asked through `reset_parameters(generator)`, torch's through their own default distributions;
-    a foreign module's `reset_parameters()` runs inside fork_rng. Modules whose path starts with `skip` stay as they are.
+    a foreign module's `reset_parameters()` inside global_draws. Modules whose path starts with `skip` stay as they are.
     Raises BadInput for a module that holds parameters and offers no way to fill them.
     """
     for path, module in root.named_modules():
@@ -88,8 +101,7 @@ def initialise(root: nn.Module, seed: int, prefix: str = "", skip: str | None = 
                     f"{full or 'the module'} ({type(module).__name__}) holds parameters but has no reset_parameters(generator); "
                     "write one that fills each of them from the generator"
                 )
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derive(seed, "init", full))
+            with global_draws(seed, "init", full):
                 reset()
 
 

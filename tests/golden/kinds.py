@@ -38,9 +38,9 @@ FILE = Path(__file__).with_name("kinds.json")
 PAPER = Paper(title="A toy", authors="Nobody", year=2000)
 
 
-def values(*tensors: Tensor) -> list[float]:
-    """Sum, sum of squares and last value of each tensor, to seven digits."""
-    rows = [(t.double().sum(), t.double().square().sum(), t.double().flatten()[-1]) for t in tensors]
+def values(*given: Any) -> list[float]:
+    """Sum, sum of squares and last value of each tensor or number, to seven digits."""
+    rows = [(t.double().sum(), t.double().square().sum(), t.double().flatten()[-1]) for t in map(torch.as_tensor, given)]
     return [float(f"{float(v):.7g}") for row in rows for v in row]
 
 
@@ -296,10 +296,9 @@ def tasks() -> dict[str, tuple[tuple[str, ...], Callable[[], list[float]]]]:
 def experiments() -> dict[str, tuple[tuple[str, ...], Callable[[], list[float]]]]:
     def built(name: str) -> list[float]:
         part: Any = catalogue.get(name)
-        made = part.build("tiny")
-        point = {axis: given[0] for axis, given in made["axes"].items()}
-        given = part.cell(seed=1, **point, **made["options"])
-        return [float(made["seeds"]), *(float(given[column]) for column in part.gives)]
+        setup = part.build("tiny")
+        given = part.cell(seed=1, **setup.points[0], **setup.options)
+        return [float(setup.seeds), *(float(given[column]) for column in part.gives)]
 
     def read(name: str) -> list[float]:
         part: Any = catalogue.get(name)

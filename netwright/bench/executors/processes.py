@@ -16,6 +16,7 @@ import types
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, final
 
@@ -76,6 +77,20 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Ctrl-C waits, and who is started inside never hears it: a terminal sends it to a worker that is still importing too."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # which would let it through again where it is started with the first worker
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 @final
 class _Worker:
     """A process, the pipe to it, and the job it has, if any."""
@@ -85,7 +100,7 @@ class _Worker:
         self.pipe, theirs = context.Pipe()
         # A daemon may have no children, and user code may want some (a DataLoader's workers).
         self.process = context.Process(target=_serve, args=(theirs, memory), daemon=False)
-        with _without_main():
+        with _without_main(), _unheard():
             self.process.start()
         theirs.close()
         self.job: Job | None = None

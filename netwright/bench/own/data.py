@@ -12,6 +12,7 @@ from torch import Tensor
 from netwright.core.errors import BadInput, require, unknown
 from netwright.core.guard import foreign
 from netwright.engine.task import Data
+from netwright.tensor.streams import global_draws
 
 SPLITS = ("train", "val", "test")
 
@@ -35,7 +36,7 @@ def read(source: Any, seed: int) -> Data:
             f"data({seed}) returned {shape_of(source)}; expected a dict of train, val and test, or a tuple of them",
         )
     pairs = [
-        _pair(f"{key}({seed})", _drawn(key, split, seed)) if callable(split) else _pair(key, split)
+        _pair(f"{key}({seed})", _drawn(key, split, seed), seed) if callable(split) else _pair(key, split, seed)
         for key, split in zip(SPLITS, source, strict=True)
     ]
     (x, y), others = pairs[0], pairs[1:]
@@ -54,13 +55,13 @@ def read(source: Any, seed: int) -> Data:
 
 def _drawn(what: str, function: Any, seed: int) -> Any:
     try:
-        with foreign(f"{what}(seed)", draws=False):  # whether it draws unseeded has to show the second time
+        with foreign(f"{what}(seed)"), global_draws(seed, "data", what):
             return function(seed)
     except Exception as error:
         raise BadInput(f"{what}({seed}) raised {type(error).__name__}: {error}") from error
 
 
-def _pair(key: str, split: Any) -> tuple[Tensor, Tensor]:
+def _pair(key: str, split: Any, seed: int) -> tuple[Tensor, Tensor]:
     """One split as tensors; raises BadInput naming it."""
     if isinstance(split, torch.utils.data.IterableDataset):
         raise BadInput(f"{key} is an IterableDataset; expected a pair (x, y), or a Dataset with a length")
@@ -70,7 +71,7 @@ def _pair(key: str, split: Any) -> tuple[Tensor, Tensor]:
         split = split.tensors
     elif isinstance(split, torch.utils.data.Dataset):
         try:
-            with foreign(f"the Dataset of {key}"):
+            with foreign(f"the Dataset of {key}"), global_draws(seed, "data", key):
                 items = [split[i] for i in range(len(split))]  # type: ignore[arg-type]
         except Exception as error:
             raise BadInput(f"{key} is a Dataset that can't be read: {type(error).__name__}: {error}") from error

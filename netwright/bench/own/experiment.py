@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from netwright.bench.own.source import run_file
+from netwright.bench.own.source import named_in
 from netwright.core import catalogue
-from netwright.core.errors import BadInput, require, unknown
+from netwright.core.errors import BadInput
 from netwright.core.kind import BENCH
 from netwright.core.part import Part
 
 
 def load_part(ref: str) -> Part:
     """The experiment NAME of "path/to/file.py:NAME"; without :NAME the file's only one. Raises BadInput or UnknownName."""
-    head, colon, tail = ref.rpartition(":")
-    file, name = (head, tail) if colon and not tail.endswith(".py") else (ref, "")
-    path = Path(file).expanduser()
-    require(path.is_file(), f"no file {file!r}; an experiment's file is named as path/to/file.py:NAME")
-    held = vars(run_file(path))
-    found = {key: v for key, v in held.items() if isinstance(v, Part) and v.kind == catalogue.kind_at(BENCH)}
-    if not name and len(found) == 1:
-        return next(iter(found.values()))
-    require(bool(name), f"{file} holds {len(found)} experiments ({', '.join(sorted(found)) or 'none'}); name one: {file}:NAME")
-    if name not in found:
-        raise unknown("experiment", name, found, owner=file)
-    return found[name]
+
+    def is_one(value: Any) -> bool:
+        return isinstance(value, Part) and value.kind == catalogue.kind_at(BENCH)
+
+    part: Part
+    part, _ = named_in(ref, "an experiment", "experiment(...)", is_one)
+    return part
 
 
 def settings_of(words: Sequence[str]) -> dict[str, Any]:

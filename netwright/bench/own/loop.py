@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from netwright.bench.own.source import FILE, called, digest_of, hold, origin_of
+from netwright.bench.own.source import address_of, called, digest_of, hold, origin_of
 from netwright.core.errors import BadInput, require, slug
 from netwright.engine.task import Data, Problem, Task
 
@@ -57,14 +57,12 @@ def own_loop(
 
 
 def _function(run: str | Callable[..., Any]) -> tuple[Callable[..., Any], str]:
-    """(the function, "module:name" or "path/to/file.py:name" by which any process finds it)."""
+    """(the function, the address by which any process finds it)."""
     if isinstance(run, str):
         function, address = called(run), run
     else:
         require(callable(run), f"run={run!r}; expected a function train(arm, seed, point), or 'module:train'")
-        function = run
-        where = inspect.getsourcefile(run) if run.__module__ == "__main__" or run.__module__.startswith(FILE) else run.__module__
-        address = f"{where}:{run.__qualname__}"
+        function, address = run, address_of(run)
     require(callable(function), f"run={run!r} is {type(function).__name__}; expected a function train(arm, seed, point)")
     try:
         inspect.signature(function).bind("arm", 0, {})

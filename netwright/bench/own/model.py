@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from netwright.engine.build import Chosen
 from netwright.engine.rule import Rule
 from netwright.engine.task import Task
 from netwright.surgery.swap import swap
-from netwright.tensor.streams import derive, initialise
+from netwright.tensor.streams import initialise
 
 
 def put_in(task: Task, in_net: Sequence[Chosen], learns: Chosen, seed: int, stream: int, device: str) -> Rule:
-    """A user's model: built inside fork_rng, the arm's part swapped in at the task's slot. stream: the seed of its values."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(stream, "init"))
-        model: nn.Module = task.net()
+    """A user's model, the arm's part swapped in at the task's slot. stream: the seed of the part's values.
+
+    The model's own come from the global generators, which who calls this has seeded.
+    """
+    model: nn.Module = task.net()
     for one in in_net:
         before = {id(p) for p in model.parameters()}
         x = task.data(seed).x[:2]

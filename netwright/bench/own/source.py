@@ -1,4 +1,4 @@
-"""Code of the user's own: what identifies it, and files that are run by their paths."""
+"""Code of the user's own: what identifies it, where any process finds it, and files that are run by their paths."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 
-from netwright.core.errors import BadInput, NetwrightError
+from netwright.bench.own.data import shape_of
+from netwright.core.errors import BadInput, NetwrightError, require, unknown
 from netwright.core.fingerprint import source_hash
 from netwright.core.guard import Escape, foreign
+from netwright.tensor.streams import global_draws
 
 #: How the names of modules begin that are files run by their paths.
 FILE = "netwright_file_"
@@ -71,7 +73,7 @@ def _run(path: Path, text_hash: str) -> types.ModuleType:
     sys.modules[name] = module
     sys.path.insert(0, str(path.parent))
     try:
-        with foreign(path.name, importing=True):
+        with foreign(path.name, importing=True), global_draws(0, "import"):  # what it draws is the same in every process
             spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
@@ -88,12 +90,41 @@ def _run(path: Path, text_hash: str) -> types.ModuleType:
     return module
 
 
+def named_in(ref: str, what: str, how: str, is_one: Callable[[Any], bool]) -> tuple[Any, Path]:
+    """(the object NAME of "path/to/file.py:NAME", the file); without :NAME the only one of its sort in it.
+
+    what: its sort, with an article; how: how one is made; is_one: whether an object is one. Raises BadInput where there is no
+    such file, it raises, or NAME is something else; UnknownName where it holds no NAME.
+    """
+    noun = what.split()[-1]
+    head, colon, tail = ref.rpartition(":")
+    file, name = (head, tail) if colon and not tail.endswith(".py") else (ref, "")
+    path = Path(file).expanduser()
+    require(path.is_file(), f"no file {file!r}; {what} file is named as path/to/file.py:NAME")
+    held = vars(run_file(path))
+    known = {key: value for key, value in held.items() if is_one(value)}
+    if not name and len(known) == 1:
+        name = next(iter(known))
+    require(bool(name), f"{file} holds {len(known)} {noun}s ({', '.join(sorted(known)) or 'none'}); name one: {file}:NAME")
+    if name not in held:
+        raise unknown(noun, name, known, owner=file)
+    require(name in known, f"{file}:{name} is {shape_of(held[name])}; expected {what}: {name} = {how}")
+    return known[name], path
+
+
 _held: dict[str, Callable[..., Any]] = {}  # functions of this process that a file would have to be run again for
 
 
 def hold(name: str, function: Callable[..., Any]) -> None:
     """Makes a function known by its "module:name" or "path/to/file.py:name" in this process, where it exists already."""
     _held[name] = function
+
+
+def address_of(function: Callable[..., Any]) -> str:
+    """The name by which called() finds a function in any process: by its file where that was run by its path, or as a script."""
+    module = function.__module__
+    by_path = module == "__main__" or module.startswith(FILE)
+    return f"{inspect.getsourcefile(function) if by_path else module}:{function.__qualname__}"
 
 
 def called(name: str) -> Callable[..., Any]:
@@ -107,6 +138,7 @@ def called(name: str) -> Callable[..., Any]:
         beside = Path(*module.split(".")).with_suffix(".py")  # of the working folder, which a console script doesn't look in
         if beside.is_file() and importlib.util.find_spec(module.split(".")[0]) is None:
             return getattr(run_file(beside), attribute)
-        return getattr(importlib.import_module(module), attribute)
+        with global_draws(0, "import"):
+            return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise BadInput(f"no function {name!r}: {error}; expected module:name") from error

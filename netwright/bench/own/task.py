@@ -10,7 +10,6 @@ import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,13 @@ from torch import Tensor, nn
 
 from netwright.bench.own.data import SPLITS, read, same_pool, shape_of
 from netwright.bench.own.loop import own_loop
-from netwright.bench.own.source import digest_of, origin_of, run_file
+from netwright.bench.own.source import digest_of, named_in, origin_of
 from netwright.core.errors import BadInput, NetwrightError, require, slug, unknown
 from netwright.core.fingerprint import source_hash
 from netwright.core.guard import foreign, kept
 from netwright.core.kind import RULE
 from netwright.engine.task import Data, Problem, Task, eval_grid, one_hot, same, tensor_hash
+from netwright.tensor.streams import global_draws
 
 
 def task(
@@ -57,7 +57,7 @@ def task(
 ) -> Task:
     """A task made of your own model and data.
 
-    model: a function without arguments that returns a fresh nn.Module of one tensor; it runs with torch seeded.
+    model: a function without arguments that returns a fresh nn.Module of one tensor.
     train, val, test: pairs (x, y) of tensors or arrays with examples along the first dimension, Datasets of such pairs,
         or functions of the seed that return either. data: instead of all three, a function of the seed that returns
         {"train": ..., "val": ..., "test": ...} or a tuple of three. float64 becomes float32.
@@ -72,6 +72,9 @@ def task(
         "module:train" or "path/to/file.py:train". arm is the text that compare was given; point holds the rate, {"lr": ...},
         where lr= is given. It returns {"validation": v, "test": t, ...}: trials are selected by validation, test is judged,
         every other number is a named value. A plain number is both, and can't be tuned by.
+    Python's `random`, NumPy's and torch's global generators are seeded for each run, and for data by the seed. Where the
+    first step of an arm draws from elsewhere (a generator of its own without a seed, the clock), two tries of it differ, and
+    the report says so; of a training of your own, which can't be tried twice, it doesn't.
     Raises BadInput, naming the argument, for anything that is missing or doesn't fit.
     """
     require(isinstance(name, str) and bool(name.strip()), f"name={name!r}; expected a text to call the task by")
@@ -129,7 +132,7 @@ def task(
         again = source(0)
         require(
             tensor_hash(pool.x, pool.y) == tensor_hash(again.x, again.y),
-            "data(0) gave other data the second time; draw them from a generator seeded with the argument",
+            "data(0) gave other data the second time; draw them from the global generators, or from one seeded with the argument",
         )
     assert model and loss and metric and steps and batch and worst is not None and delta is not None  # checked above
     require(batch <= len(pool.train), f"batch={batch}, but train holds {len(pool.train)} examples")
@@ -238,8 +241,7 @@ def _dry_run(model: Callable[[], Any], pool: Data, loss: Any, metric: Any, batch
     """Build, predict, take loss, gradient and metric once; swap at the slot. Gives output and model text"""
     from netwright.surgery.swap import swap
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with global_draws(0, "init"):
         net = _call("model()", model)
         require(isinstance(net, nn.Module), f"model() returned {shape_of(net)}; expected an nn.Module")
         require(any(p.requires_grad for p in net.parameters()), "model() has no parameter to train")
@@ -320,18 +322,6 @@ def load_file(ref: str) -> Task:
 
     Raises BadInput where there is no such file or it raises, UnknownName where it holds no such task.
     """
-    head, colon, tail = ref.rpartition(":")
-    file, name = (head, tail) if colon and not tail.endswith(".py") else (ref, "")
-    path = Path(file).expanduser()
-    require(path.is_file(), f"no file {file!r}; a task file is named as path/to/file.py:NAME")
+    found, path = named_in(ref, "a task", "netwright.task(...)", lambda value: isinstance(value, Task))
     text = path.read_text(encoding="utf-8")
-    held = vars(run_file(path))
-    tasks = {key: value for key, value in held.items() if isinstance(value, Task)}
-    if not name and len(tasks) == 1:
-        name = next(iter(tasks))
-    require(bool(name), f"{file} holds {len(tasks)} tasks ({', '.join(sorted(tasks)) or 'none'}); name one: {file}:NAME")
-    if name not in held:
-        raise unknown("task", name, tasks, owner=file)
-    found = held[name]
-    require(isinstance(found, Task), f"{file}:{name} is {shape_of(found)}; expected a task: {name} = netwright.task(...)")
     return dataclasses.replace(found, source_hash=digest_of(found.source_hash, source_hash(text)))

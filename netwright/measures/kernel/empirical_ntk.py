@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from netwright.core.part import Claim, Option, Paper
 from netwright.engine.view import View
@@ -17,8 +17,11 @@ from netwright.measures._kind import Tags, measure
 from netwright.tensor.tap import evaluating
 
 
-def empirical_ntk(net: nn.Module, view: View, output: int) -> Mapping[str, Tensor]:
-    """kernel (N, N): K_ij = sum over all parameters of d f(x_i) d f(x_j), f the output of this number, in evaluation."""
+def empirical_ntk(net: nn.Module, view: View, output: int) -> Mapping[str, Any]:
+    """kernel (N, N): K_ij = sum over all parameters of d f(x_i) d f(x_j), f the output of this number, in evaluation.
+
+    trace: the mean of its diagonal; rank: how many equal eigenvalues would have the same spread, (sum)^2 / sum of squares.
+    """
     learnt = [p for p in net.parameters() if p.requires_grad]
     kernel = torch.zeros(len(view.x), len(view.x), dtype=view.x.dtype, device=view.x.device)
     with evaluating(net), torch.enable_grad():
@@ -26,11 +29,12 @@ def empirical_ntk(net: nn.Module, view: View, output: int) -> Mapping[str, Tenso
     for gradients in zip(*rows, strict=True):
         jacobian_NP = torch.stack([g.flatten() for g in gradients])
         kernel += jacobian_NP @ jacobian_NP.T
-    return {"kernel": kernel}
+    trace = float(kernel.diagonal().sum())
+    return {"kernel": kernel, "trace": trace / len(kernel), "rank": trace**2 / float(kernel.square().sum())}
 
 
-def reference(net: nn.Module, view: View, output: int) -> Mapping[str, Tensor]:
-    """By central differences of every single parameter."""
+def reference(net: nn.Module, view: View, output: int) -> Mapping[str, Any]:
+    """By central differences of every single parameter, and by the eigenvalues."""
     was, step = net.training, 1e-5
     net.eval()
     columns = []
@@ -47,7 +51,9 @@ def reference(net: nn.Module, view: View, output: int) -> Mapping[str, Tensor]:
                 columns.append((ends[0] - ends[1]) / (2 * step))
     net.train(was)
     jacobian_NP = torch.stack(columns, 1)
-    return {"kernel": jacobian_NP @ jacobian_NP.T}
+    values = torch.linalg.eigvalsh(jacobian_NP @ jacobian_NP.T)
+    rank = float(values.sum() ** 2 / (values**2).sum())
+    return {"kernel": jacobian_NP @ jacobian_NP.T, "trace": float(values.mean()), "rank": rank}
 
 
 def cases() -> tuple[tuple[nn.Module, View, Mapping[str, Any]], ...]:
@@ -64,7 +70,7 @@ def cases() -> tuple[tuple[nn.Module, View, Mapping[str, Any]], ...]:
     z = torch.tensor([[1.0], [-2.0]], dtype=torch.float64)
     return (
         (linear, View(x), {"kernel": x @ x.T + 1}),
-        (deep, View(z), {"kernel": (3.0**2 + 2.0**2) * z @ z.T}),
+        (deep, View(z), {"kernel": (3.0**2 + 2.0**2) * z @ z.T, "trace": 13.0 * 2.5, "rank": 1.0}),
     )
 
 

@@ -17,12 +17,17 @@ from test_study import run as compared
 from netwright.bench import jobs
 from netwright.bench.causes import OUTSIDE
 from netwright.bench.experiment import Experiment
-from netwright.bench.nearby import take_over
-from netwright.bench.store import database, schema
+from netwright.bench.store import database, lending, schema
+from netwright.bench.store.lending import take_over
 from netwright.bench.store.store import Store
 from netwright.core.canonical import canonical_json
 
 A, B, C = elementwise(3)
+
+
+@pytest.fixture(autouse=True)
+def sharing(monkeypatch):
+    monkeypatch.setenv(lending.SWITCH, "1")
 
 
 @pytest.fixture
@@ -113,11 +118,10 @@ def test_arrays_come_along_and_the_environment(tmp_path):
             store.set_environment({"torch": torch})
             store.add_runs([run(0), run(1)])
         one.finish([record(run(0), engine="call")], {run(0).key: b"arrays"})
-        assert take_over(two, {run(0).key, run(1).key}, None, ()) == {run(0).key}
+        assert take_over(two, {run(0).key, run(1).key}, None, ()) == ["1 run was there already, from ../one"]
         two.finish([record(run(1))])
         assert two.weights(run(0).key) == b"arrays" and two.states() == {run(0).key: "done", run(1).key: "done"}
         assert [(e["torch"], keys) for e, keys in two.environments()] == [("2.1", (run(1).key,)), ("2.0", (run(0).key,))]
-        assert two.notes() == ("1 run was there already, from ../one",)
 
 
 def test_a_study_that_starts_while_another_runs_takes_what_that_has_and_both_are_right(tmp_path, monkeypatch):
@@ -135,6 +139,16 @@ def test_a_study_that_starts_while_another_runs_takes_what_that_has_and_both_are
     assert opened(tmp_path / "inner") == opened(tmp_path / "outer") and len(opened(tmp_path / "outer")) == 4
 
 
+def test_many_neighbours_are_looked_through(tmp_path):
+    compared(tmp_path / "first", [A], trials=1)
+    for i in range(200):
+        shutil.copytree(tmp_path / "first", tmp_path / f"n{i}")
+    with owned(tmp_path / "mine") as store:
+        store.add_runs([run(i) for i in range(100)])
+        assert len(list(lending.beside(store.path))) == 201
+        assert take_over(store, set(store.states()), None, ()) == []
+
+
 # What is not ----------------------------------------------------------------------------------------------------------
 
 
@@ -147,6 +161,20 @@ def test_a_part_that_was_edited_takes_nothing(tmp_path, made):
         made.clear()
         compared(tmp_path / "two", ["default", "onepart"], trials=1)
     assert {arm for arm, _, _ in made} == {"onepart"} and len(made) == 2
+
+
+@pytest.mark.parametrize("changes", [{"steps": 11}, {"precision": "fp64"}, {"engine": "stack"}, {"trials": 2}])
+def test_what_was_not_the_same_is_made(changes, tmp_path, made):
+    compared(tmp_path / "one", [A], trials=1)
+    made.clear()
+    assert not taken(compared(tmp_path / "two", [A], **{"trials": 1, **changes})) and made
+
+
+def test_studies_can_be_kept_apart(tmp_path, made, monkeypatch):
+    monkeypatch.setenv(lending.SWITCH, "0")
+    for name in ("one", "two"):
+        compared(tmp_path / name, [A], trials=1)
+    assert len(made) == 4
 
 
 SEALED = {"sealed": {"test": 0.5}}
@@ -175,7 +203,7 @@ def test_results_are_taken_over_and_accidents_are_not(state, fields, limit, retr
         for store in (one, two):
             store.add_runs([run(0)])
         one.finish([record(run(0), state, **fields)])
-        assert take_over(two, {run(0).key}, limit, retry) == ({run(0).key} if counts else set())
+        assert len(take_over(two, {run(0).key}, limit, retry)) == counts
         assert two.states()[run(0).key] == (state if counts else "queued")
         if counts:
             assert two.opened(run(0).key) == one.opened(run(0).key)
@@ -222,5 +250,5 @@ def test_nobody_waits_for_a_sibling_that_is_locked(tmp_path):
         with Store.read(tmp_path / "other") as other:
             store.add_runs(other.runs())
         begun = time.monotonic()
-        assert take_over(store, set(store.states()), None, ()) == set(store.states())
-        assert time.monotonic() - begun < schema.TIMEOUT / 3 and store.notes() == ("2 runs were there already, from ../other",)
+        assert take_over(store, set(store.states()), None, ()) == ["2 runs were there already, from ../other"]
+        assert time.monotonic() - begun < schema.TIMEOUT / 3

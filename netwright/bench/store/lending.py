@@ -20,16 +20,18 @@ from netwright.bench.store.database import FILE
 from netwright.bench.store.store import KEPT, Store
 from netwright.core.errors import NetwrightError
 
+#: NETWRIGHT_SHARE=0 keeps studies apart.
+SWITCH = "NETWRIGHT_SHARE"
 LEVELS = 2  # of folders: studies lie side by side, or in groups
 
 
-def take_over(store: Store, keys: Collection[str], limit: float | None, states: Collection[str]) -> set[str]:
-    """Take over what stores nearby hold of these queued runs, and note how many and from where; returns their keys.
+def take_over(store: Store, keys: Collection[str], limit: float | None, states: Collection[str]) -> list[str]:
+    """Finish those of these queued runs that a store nearby has finished; returns a note, how many and from where, a store.
 
     limit, states: as of to_retry, for what this command would try again is no result to it.
     """
-    left = set(keys)
-    for folder in _stores(store.path) if left else ():
+    left, notes = set(keys), []
+    for folder in beside(store.path) if left and os.environ.get(SWITCH) != "0" else ():
         found = []
         with suppress(NetwrightError), Store.read(folder, patience=0.0) as other:
             found = [result for result in other.results(left) if _counts(result.record)]
@@ -38,10 +40,10 @@ def take_over(store: Store, keys: Collection[str], limit: float | None, states: 
             taken = store.take(here)
             left.difference_update(taken)
             runs = "run was" if len(taken) == 1 else "runs were"
-            store.note(f"{len(taken)} {runs} there already, from {os.path.relpath(folder, store.folder)}")
+            notes.append(f"{len(taken)} {runs} there already, from {os.path.relpath(folder, store.folder)}")
         if not left:
             break
-    return set(keys) - left
+    return notes
 
 
 def _counts(record: RunRecord) -> bool:
@@ -50,7 +52,7 @@ def _counts(record: RunRecord) -> bool:
     return record.state in KEPT and tested
 
 
-def _stores(mine: Path) -> Iterator[Path]:
+def beside(mine: Path) -> Iterator[Path]:
     """The folders nearby that hold a store of the same person's, the near ones first: others may write to /tmp as well."""
     own, level = os.lstat(mine), [mine.parent.parent]
     for _ in range(LEVELS):
