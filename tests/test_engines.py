@@ -17,7 +17,7 @@ from netwright.bench.request import ArmSpec, open_task
 from netwright.core import catalogue
 from netwright.core.errors import BadInput, Misfit, UnknownName
 from netwright.core.fingerprint import ENGINE_VERSION
-from netwright.engine.loop import Loop, Setting, first_bad_module, orders, predict, train
+from netwright.engine.loop import Loop, Setting, cast, first_bad_module, orders, predict, train
 from netwright.engine.stack import Stack, skeleton, train_stack
 from netwright.rules._toy import gradients
 from netwright.waiting.optimizers import OPTIMIZERS, SCHEDULES
@@ -251,6 +251,41 @@ def test_a_parameter_that_is_not_finite_is_named_first():
     rule.net.blocks[1].linear.weight.data[0, 0] = math.inf
     assert first_bad_module(rule, *toys.data().split("train")) == "net.blocks.1.linear"
     assert first_bad_module(toys.build(), *toys.data().split("train")) == ""
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp64"])
+def test_both_engines_test_the_best_state_as_a_fresh_copy_would_be(precision):
+    settings = [toys.setting(s, precision=precision) for s in SEEDS]
+    data = [toys.data(s) for s in SEEDS]
+    rules = [[toys.build(seed=s, norm="batch") for s in SEEDS] for _ in range(3)]
+    outs = [train(r, d, s) for r, d, s in zip(rules[0], data, settings, strict=True)], train_stack(rules[1], data, settings)
+    for found in outs:
+        for out, fresh, d, s in zip(found, rules[2], data, settings, strict=True):
+            rule, x = cast(fresh, d.x[d.test], s)
+            rule.load_state_dict(out.best_state)
+            assert (out.test, out.untested) == (rule.problem.metric(predict(rule, x, s), d.y[d.test]), "")
+
+
+def test_a_metric_that_raises_on_the_test_rows_leaves_the_training_as_it_was():
+    data = [toys.data(s) for s in SEEDS]
+
+    def metric(out, y):
+        if any(torch.equal(y, d.y[d.test]) for d in data[:1]):
+            raise ValueError("no such rows")
+        return toys.PROBLEM.metric(out, y)
+
+    curves = []
+    for broken in (False, True):
+        rules = [[toys.build(seed=s) for s in SEEDS] for _ in range(2)]
+        for rule in (*rules[0], *rules[1]) if broken else ():
+            rule.problem = dataclasses.replace(rule.problem, metric=metric)
+        settings = [toys.setting(s) for s in SEEDS]
+        outs = [train(r, d, s) for r, d, s in zip(rules[0], data, settings, strict=True)], train_stack(rules[1], data, settings)
+        for found in outs:
+            said = "the test evaluation raised ValueError: no such rows" if broken else ""
+            assert [(o.test is None, o.untested) for o in found] == [(broken, said)] + [(False, "")] * (len(SEEDS) - 1)
+        curves.append([[out.curve for out in found] for found in outs])
+    assert curves[0] == curves[1]
 
 
 # The loop alone -------------------------------------------------------------------------------------------------------

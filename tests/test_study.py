@@ -381,6 +381,12 @@ def test_no_test_score_of_a_trial_that_was_not_selected_is_to_be_seen(engine, tm
         assert key in chosen or not any(str(value)[:8] in text for text in (page, done.stdout, str(result)))
 
 
+@pytest.fixture
+def unprobed(monkeypatch):
+    """What an arm costs is not measured, which takes longer than these studies do."""
+    monkeypatch.setattr(Study, "_probe", lambda *_: None)
+
+
 def metric_that(breaks):
     """The error of mine.task, but what `breaks` gives on the test rows."""
     (_, y_test), plain = mine.splits()["test"], mine.error
@@ -391,6 +397,7 @@ def raising():
     raise ValueError("no such rows")
 
 
+@pytest.mark.usefixtures("unprobed")
 @pytest.mark.parametrize(
     ("breaks", "why"),
     [(raising, "the test evaluation raised ValueError: no such rows"), (lambda: math.nan, "the test score is nan")]
@@ -405,6 +412,7 @@ def test_a_replicate_without_a_finite_test_score_fails_and_its_runs_stand(breaks
     assert all(found == {"test": None} for found in sealed_in(tmp_path).values())
 
 
+@pytest.mark.usefixtures("unprobed")
 def test_testing_moves_nothing_of_the_training(tmp_path):
     records = [
         compare(["default"], mine.task(metric=metric), seeds=1, trials=2, out=tmp_path / name, match="none").records

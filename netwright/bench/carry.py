@@ -78,7 +78,7 @@ def carry_out(
     stop: Stopping,
     retry: bool = True,
 ) -> None:
-    """Do every wanted run that has no record; all others are superseded but those whose keys are `also` kept.
+    """Do every wanted run that has no record here or nearby; all others are superseded but those whose keys are `also` kept.
 
     jobs_of(keys) -> jobs of the runs with these keys. workers(runs) -> how many processes so many runs get. stop: asked between
     two jobs. retry: what failed for a cause outside its code is tried again. Raises NothingWorks where the first runs of every
@@ -90,8 +90,9 @@ def carry_out(
     if retry:
         failed = [record for record in store.records() if record.key in keys]
         store.requeue(to_retry(failed, means.limit, means.retry), redo=True)
-    for name, many in take_over(store, _queued(store, wanted), means.limit).items():
-        bar.tell(f"{many} runs were made for {name} already")
+    for note in take_over(store, _queued(store, wanted), means.limit, means.retry):
+        store.note(note)
+        bar.tell(note)
     todo = _queued(store, wanted)
     many = workers(len(todo))
     tried_more_than_once = any(run.trial for run in wanted)

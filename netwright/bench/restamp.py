@@ -171,7 +171,8 @@ def chosen(every: Sequence[Trial], definitions: Mapping[str, Sequence[Key]], sal
 def outcome(trial: Trial, tree: Path, folder: Path, name: str = "") -> str:
     """What a trial gives on a tree, all fields but time, as one text: so that NaN equals NaN.
 
-    Of checks their verdicts: why one is skipped is said in words, which may change. name: what the tree calls the part.
+    Of checks their verdicts: why one is skipped is said in words, which may change. Of the test rows the scores speak; what is
+    sealed in records stays so, and a tree from before they were sealed can be compared. name: what the tree calls the part.
     """
     folder.mkdir(parents=True)
     if trial.what == "checks":

@@ -19,6 +19,7 @@ from netwright.bench.store.lock import FileLock, Held, Owner, network, owner_fro
 from netwright.bench.store.salvage import Salvage, rescue, settle
 from netwright.bench.store.schema import (
     TABLES,
+    TIMEOUT,
     Damaged,
     build,
     census,
@@ -56,6 +57,7 @@ class Database(ABC):
         self._mutex = threading.RLock()
         self._census: dict[str, int] | None = None
         self._environment = ""
+        self._patience = TIMEOUT
         self._file: tuple[int, int] | None = None  # which file on the disk it is, once it is open to be written
 
     @abstractmethod
@@ -105,13 +107,17 @@ class Database(ABC):
         return store
 
     @classmethod
-    def read(cls, folder: str | Path) -> Self:
-        """The study's store for reading: it neither blocks its owner nor waits for it. BadInput where there is none."""
+    def read(cls, folder: str | Path, patience: float = TIMEOUT) -> Self:
+        """The study's store for reading: it neither blocks its owner nor waits for it. BadInput where there is none.
+
+        patience: seconds to wait at most while another process keeps the whole file locked.
+        """
         store = cls(Path(folder).absolute() / FILE, None, None, None)
+        store._patience = patience
         with plain(store.path):
             if not store.path.is_file():
                 raise BadInput(f"there is no study in {store.folder}: no file {FILE}")
-        with plain(store.path), closing(connect(store.path, "ro")) as db:
+        with plain(store.path), closing(connect(store.path, "ro", patience)) as db:
             refuse_newer(db, store.path)
         if not store._meta("study"):
             raise Damaged(f"{store.path} does not say whose it is. Run its command again: it saves what is whole")
@@ -223,7 +229,7 @@ class Database(ABC):
             if self._db is not None:
                 return self._db.execute(statement, values).fetchall()
             # A connection kept open would keep the owner from folding its log into the file.
-            with closing(connect(self.path, "ro")) as db:
+            with closing(connect(self.path, "ro", self._patience)) as db:
                 return db.execute(statement, values).fetchall()
 
     def _select(self, table: str, where: str = "ORDER BY rowid", *values: Any) -> list[dict[str, Any]]:

@@ -1,88 +1,71 @@
-"""Records that lie in other studies' stores: a record belongs to its run, whose key is the hash of all that can change it.
+"""Records belong to runs, not to studies: what a store nearby holds of a run that is queued here is taken over.
 
-Looked for are stores beside the study's folder, and up to one folder below those: whatever lies under the same root. They are
-read as they are, without waiting for anybody; one that can't be read, or was written by a newer release, has nothing to give.
+A key is the hash of everything that changes a result, so it says nothing of whom the run was made for: another order of arms,
+an added arm and another folder ask for runs that are there already. Nearby is the folder a study lies in, down to LEVELS.
+Other stores are only read, and nobody waits for them: one that is damaged, newer or locked just now gives nothing, and two
+studies that run at once make a run twice at worst.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
+import stat
 from collections.abc import Collection, Iterator
-from contextlib import closing
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from netwright.bench.causes import to_retry
-from netwright.bench.records import RunRecord, run_record
+from netwright.bench.records import TEST, RunRecord
 from netwright.bench.store.database import FILE
-from netwright.bench.store.schema import SCHEMA, connect, meta, whole
 from netwright.bench.store.store import KEPT, Store
-from netwright.bench.store.typed import MISREAD, check
-from netwright.core.canonical import parse
+from netwright.core.errors import NetwrightError
 
 #: NETWRIGHT_SHARE=0 keeps studies apart.
 SWITCH = "NETWRIGHT_SHARE"
-AT_ONCE = 500  # keys a query asks for
-
-Lent = tuple[RunRecord, dict[str, Any], bytes | None]  # a record, the environment it comes from, its arrays
+LEVELS = 2  # of folders: studies lie side by side, or in groups
 
 
-def take_over(store: Store, keys: Collection[str], limit: float | None = None) -> dict[str, int]:
-    """Finish those of the queued runs that another study has finished; returns its folder's name -> how many.
+def take_over(store: Store, keys: Collection[str], limit: float | None, states: Collection[str]) -> list[str]:
+    """Finish those of these queued runs that a store nearby has finished; returns a note, how many and from where, a store.
 
-    Nothing is taken that the same command would try again: failures from outside the part, and time-outs under another limit.
+    limit, states: as of to_retry, for what this command would try again is no result to it.
     """
-    left, found = set(keys), {}
-    if os.environ.get(SWITCH) == "0":
-        return {}
-    for path in beside(store.folder) if left else ():
-        given = [row for row in lent(path, left) if not to_retry([row[0]], limit, ())]
-        if given:
-            store.take_over(given)
-            left -= {record.key for record, _, _ in given}
-            found[path.parent.name] = len(given)
+    left, notes = set(keys), []
+    for folder in beside(store.path) if left and os.environ.get(SWITCH) != "0" else ():
+        found = []
+        with suppress(NetwrightError), Store.read(folder, patience=0.0) as other:
+            found = [result for result in other.results(left) if _counts(result.record)]
+        again = set(to_retry([result.record for result in found], limit, states))
+        if here := [result for result in found if result.record.key not in again]:
+            taken = store.take(here)
+            left.difference_update(taken)
+            runs = "run was" if len(taken) == 1 else "runs were"
+            notes.append(f"{len(taken)} {runs} there already, from {os.path.relpath(folder, store.folder)}")
         if not left:
             break
-    return found
+    return notes
 
 
-def beside(folder: Path) -> list[Path]:
-    """The other stores under the same root, in a fixed order."""
-    mine, root = folder.resolve(), folder.resolve().parent
-    paths = sorted({*root.glob(f"*/{FILE}"), *root.glob(f"*/*/{FILE}")})
-    return [path for path in paths if path.parent != mine and not path.is_symlink()]
+def _counts(record: RunRecord) -> bool:
+    """Whether it is a result and nothing is missing: an older release stored no test score of a training."""
+    tested = record.state != "done" or record.engine == "call" or TEST in record.sealed
+    return record.state in KEPT and tested
 
 
-def lent(path: Path, keys: Collection[str]) -> list[Lent]:
-    """What a store holds of the runs with these keys, whole rows alone."""
-    try:
-        with closing(connect(path, "ro")) as db:
-            if meta(db).get("schema") != SCHEMA:
-                return []
-            return [row for found in _runs(db, sorted(keys)) if (row := _read(db, found)) is not None]
-    except (sqlite3.Error, OSError, UnicodeDecodeError):
-        return []
+def beside(mine: Path) -> Iterator[Path]:
+    """The folders nearby that hold a store of the same person's, the near ones first: others may write to /tmp as well."""
+    own, level = os.lstat(mine), [mine.parent.parent]
+    for _ in range(LEVELS):
+        level = [inner for folder in level for inner in _folders(folder)]
+        for folder in level:
+            with suppress(OSError):
+                there = os.lstat(folder / FILE)
+                if stat.S_ISREG(there.st_mode) and there.st_uid == own.st_uid and not os.path.samestat(there, own):
+                    yield folder
 
 
-def _runs(db: sqlite3.Connection, keys: list[str]) -> Iterator[tuple[Any, ...]]:
-    for i in range(0, len(keys), AT_ONCE):
-        some = keys[i : i + AT_ONCE]
-        yield from db.execute(f"SELECT * FROM runs WHERE record IS NOT NULL AND key IN ({','.join('?' * len(some))})", some)
-
-
-def _read(db: sqlite3.Connection, row: tuple[Any, ...]) -> Lent | None:
-    """A row of runs as it is lent; None where it isn't whole, or holds no result."""
-    if not whole("runs", row):
-        return None
-    key, environment, text = row[0], row[8], row[9]
-    try:
-        record = run_record(parse(text))
-        check(record)
-        if record.key != key or record.state not in KEPT:
-            return None
-        told = [r for r in db.execute("SELECT * FROM environments WHERE id=?", (environment,)) if whole("environments", r)]
-        blobs = [r for r in db.execute("SELECT * FROM weights WHERE key=?", (key,)) if whole("weights", r)]
-        return record, parse(told[0][1]) if told else {}, blobs[0][1] if blobs else None
-    except MISREAD:
-        return None
+def _folders(folder: Path) -> list[Path]:
+    """The folders right below one, without hidden ones and links; none where it can't be read."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        return sorted(Path(e.path) for e in entries if not e.name.startswith(".") and e.is_dir(follow_symlinks=False))
+    return []

@@ -77,13 +77,13 @@ def plain(path: Path) -> Iterator[None]:
         raise BadInput(f"{path}: a value can't be stored: {error}") from error
 
 
-def connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
+def connect(path: Path, mode: str = "rw", patience: float = TIMEOUT) -> sqlite3.Connection:
     """A connection without implicit transactions; mode: "ro", "rw", or "rwc", which creates the file.
 
-    Text that is no UTF-8 is mangled, which its checksum then shows.
+    patience: seconds to wait for another process's transaction. Text that is no UTF-8 is mangled, which its checksum then shows.
     """
     uri = f"{path.absolute().as_uri()}?mode={mode}"
-    db = sqlite3.connect(uri, uri=True, timeout=TIMEOUT, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(uri, uri=True, timeout=patience, isolation_level=None, check_same_thread=False)
     db.text_factory = lambda raw: raw.decode("utf-8", "replace")
     return db
 

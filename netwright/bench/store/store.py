@@ -16,7 +16,7 @@ owner), Damaged (the file is broken), or a plain one (full disk, folder that can
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -47,6 +47,16 @@ def study_folder(root: str | Path, name: str) -> Path:
     if folder.resolve() != folder:
         raise BadInput(f"{folder} is a link that leads out of {base}; remove it or choose another folder")
     return folder
+
+
+@final
+@dataclass(frozen=True)
+class Result:
+    """All that a store holds of a finished run: the record with what is sealed in it, what it was made with, its arrays."""
+
+    record: RunRecord
+    environment: Mapping[str, Any]
+    arrays: bytes | None
 
 
 @final
@@ -260,31 +270,27 @@ class Store(Database):
 
         A key keeps its first result: one that comes late, or is superseded, is left out. Returns the keys it stored.
         """
-        stored = []
+        left = arrays or {}
         with self._transaction():
-            for record in records:
-                _known((record.state,))
-                if record.state not in FINAL | {"cancelled"}:
-                    raise BadInput(f"a run can't end {record.state!r}; allowed: {', '.join(sorted(FINAL))}, cancelled")
-                (row,) = self._runs([record.key])
-                if row["state"] in KEPT:
-                    continue
-                row |= {"state": record.state, "record": canonical_json(record), "environment": self._environment}
-                self._put_run({**row, "tries": row["tries"] + (record.state == "lost")})
-                if arrays and record.key in arrays:
-                    self._put("weights", record.key, bytes(arrays[record.key]))
-                stored.append(record.key)
-        return tuple(stored)
+            return tuple(r.key for r in records if self._finish(r, self._environment, left.get(r.key)))
 
-    def take_over(self, given: Iterable[tuple[RunRecord, Mapping[str, Any], bytes | None]]) -> None:
-        """Stores results that another study has: (record, the environment it comes from, its arrays)."""
-        mine = self._environment
-        try:
-            for record, environment, arrays in given:
-                self.set_environment(environment)
-                self.finish([record], {} if arrays is None else {record.key: arrays})
-        finally:
-            self._environment = mine
+    def take(self, results: Iterable[Result]) -> tuple[str, ...]:
+        """Stores what another store had of runs that are queued here, as finish() does, each with where it comes from."""
+        with self._transaction():
+            return tuple(r.record.key for r in results if self._finish(r.record, self._put_environment(r.environment), r.arrays))
+
+    def _finish(self, record: RunRecord, environment: str, arrays: bytes | None) -> bool:
+        _known((record.state,))
+        if record.state not in FINAL | {"cancelled"}:
+            raise BadInput(f"a run can't end {record.state!r}; allowed: {', '.join(sorted(FINAL))}, cancelled")
+        (row,) = self._runs([record.key])
+        if row["state"] in KEPT:
+            return False
+        row |= {"state": record.state, "record": canonical_json(record), "environment": environment}
+        self._put_run({**row, "tries": row["tries"] + (record.state == "lost")})
+        if arrays is not None:
+            self._put("weights", record.key, bytes(arrays))
+        return True
 
     @understood("records")
     def records(self, superseded: bool = False) -> tuple[RunRecord, ...]:
@@ -297,6 +303,18 @@ class Store(Database):
         """The record of one finished run with what is sealed in it: for whoever scores the run that validation selected."""
         (row,) = self._runs([key])
         return _record(row)
+
+    @understood("records")
+    def results(self, keys: Collection[str]) -> tuple[Result, ...]:
+        """What is stored of the runs with these keys, for another store to take; superseded or not, a key says what was run."""
+        these = "key IN (SELECT value FROM json_each(?))"  # one question to the index, however many keys
+        asked = canonical_json(sorted(keys))
+        if not (rows := self._select("runs", f"WHERE record IS NOT NULL AND {these}", asked)):
+            return ()
+        environments = {row["id"]: parse(row["value"]) for row in self._select("environments")}
+        arrays = {row["key"]: row["blob"] for row in self._select("weights", f"WHERE {these}", asked)}
+        known = (row for row in rows if row["environment"] in environments)
+        return tuple(Result(_record(row), environments[row["environment"]], arrays.get(row["key"])) for row in known)
 
     # -- arrays, scores, costs, environments
 
@@ -343,10 +361,13 @@ class Store(Database):
 
     def set_environment(self, environment: Mapping[str, Any]) -> None:
         """Says where the results that finish() stores from now on come from: torch version, processor, ..."""
-        name = digest(environment)[:16]
         with self._transaction():
-            self._put("environments", name, canonical_json(environment))
-        self._environment = name
+            self._environment = self._put_environment(environment)
+
+    def _put_environment(self, environment: Mapping[str, Any]) -> str:
+        name = digest(environment)[:16]
+        self._put("environments", name, canonical_json(environment))
+        return name
 
     @understood("environments")
     def environments(self) -> tuple[tuple[dict[str, Any], tuple[str, ...]], ...]:
