@@ -31,7 +31,8 @@ def salt() -> str:
 
 def shape(part: Any) -> tuple[str, str]:
     """A part's kind and, within it, its shape class, family of rules, or folder."""
-    return part.kind, str(getattr(part.tags, "shape", "") or getattr(part.tags, "family", "") or part.module.split(".")[-2])
+    own = (getattr(holder, name, "") for holder, name in ((part, "shape"), (part.tags, "shape"), (part.tags, "family")))
+    return part.kind, str(next(filter(None, own), "") or part.module.split(".")[-2])
 
 
 def draw(parts: Iterable[Any], salt: str, most: int = MOST) -> list[Any]:

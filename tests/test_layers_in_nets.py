@@ -25,10 +25,16 @@ SEEDS = (0, 1)
 PLACED = [part for part in sampled(catalogue.parts("layer")) if part.slots()]
 
 
+def host_with(slot: str) -> str:
+    """A net of vectors or images that has the place."""
+    nets: list[Any] = catalogue.parts("net")
+    return next(net.name for net in nets if slot in net.places and net.takes & {"vector", "image"})
+
+
 def task_of(part: Any) -> tuple[Task, str]:
     """A small task whose net has a slot for the part, and the slot."""
     (slot,) = part.slots()
-    host = "convnet" if slot == "norm" else next(net.name for net in catalogue.parts("net") if slot in net.places)  # type: ignore[attr-defined]
+    host = "convnet" if slot == "norm" else host_with(slot)
     task = open_task("digits", {"host": host})
     return dataclasses.replace(task, widths=(8,) * len(task.widths), steps=6, evals=eval_grid(6)), slot
 

@@ -122,4 +122,5 @@ def can_fail(part: ExperimentPart) -> None:
                 expect(not there, f"{predicate.name} holds with the control", given=control.text, got=got)
 
 
-CHECKS = (Check("columns", columns), Check("repeats", repeats), Check("holds", holds), Check("can_fail", can_fail))
+#: Whole experiments are run, some of them studies: seconds to a minute.
+CHECKS = tuple(Check(check.__name__, check, slow=True, one_in=3) for check in (columns, repeats, holds, can_fail))

@@ -23,7 +23,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from netwright.core import catalogue
 from netwright.core.errors import BadInput, UnknownName, unknown
@@ -261,6 +261,7 @@ class GridPart(ExperimentPart):
     table alone.
     """
 
+    shape: ClassVar[str] = "grid"
     gives: tuple[str, ...]
     figure: Figure
     timed: tuple[str, ...] = ()
@@ -290,6 +291,8 @@ class GridPart(ExperimentPart):
 class StudyPart(ExperimentPart):
     """ask(**point and options) -> Question, or None where nothing is asked; every question is a study over all seeds."""
 
+    shape: ClassVar[str] = "study"
+
     @property
     def takes(self) -> set[str]:
         return set(self.settable)
@@ -310,6 +313,7 @@ class RecipePart(ExperimentPart):
     terms: keywords of netwright.Study. A size may set arms and terms too.
     """
 
+    shape: ClassVar[str] = "recipe"
     arms: tuple[str, ...]
     terms: Mapping[str, Any] = field(default_factory=dict)
 

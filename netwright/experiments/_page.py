@@ -9,7 +9,7 @@ from typing import Any
 from netwright.bench.table import ranged
 from netwright.core.kind import Facts, Table
 from netwright.corpus.status import evidence, fresh
-from netwright.experiments._kind import ExperimentPart, GridPart, RecipePart
+from netwright.experiments._kind import ExperimentPart, RecipePart
 
 DOCS = "experiments.md"
 
@@ -30,12 +30,11 @@ def facts(part: ExperimentPart, options: Mapping[str, Any]) -> Facts:
     )
 
 
-def tables(parts: Sequence[ExperimentPart], measured: Mapping[str, Any]) -> dict[str, Table]:
+def tables(parts: Sequence[Any], measured: Mapping[str, Any]) -> dict[str, Table]:
     """One row an experiment: what it asks, in which shape, and the word on record."""
     rows = []
     for part in parts:
-        shape = "grid" if isinstance(part, GridPart) else "recipe" if isinstance(part, RecipePart) else "study"
-        rows.append((f"`{part.name}`", part.summary, shape, word_on(part)))
+        rows.append((f"`{part.name}`", part.summary, part.shape, word_on(part)))
     return {"experiments": Table(("experiment", "what it asks", "shape", "word"), tuple(rows))}
 
 
