@@ -15,6 +15,7 @@ from typing import Any
 
 import netwright
 from netwright.core import catalogue
+from netwright.core.kind import BENCH
 
 MOST = 60
 PACKAGE = Path(netwright.__file__).parent
@@ -31,8 +32,9 @@ def salt() -> str:
 
 def shape(part: Any) -> tuple[str, str]:
     """A part's kind and, within it, its shape class, family of rules, or folder."""
-    own = (getattr(holder, name, "") for holder, name in ((part, "shape"), (part.tags, "shape"), (part.tags, "family")))
-    return part.kind, str(next(filter(None, own), "") or part.module.split(".")[-2])
+    if part.kind == catalogue.kind_at(BENCH):  # whole studies are run: one of them
+        return part.kind, ""
+    return part.kind, str(getattr(part.tags, "shape", "") or getattr(part.tags, "family", "") or part.module.split(".")[-2])
 
 
 def draw(parts: Iterable[Any], salt: str, most: int = MOST) -> list[Any]:

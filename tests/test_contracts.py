@@ -13,10 +13,17 @@ from sample import sampled
 from netwright.activations._contract_identities import twins
 from netwright.contract import apply, checks, every, in_sample
 from netwright.core import catalogue
+from netwright.core.kind import BENCH
 from netwright.core.part import Part
 
 KINDS = sorted(catalogue.kinds())
-CASES = [(part, check) for part in sampled(catalogue.parts()) for check in checks(part.kind) if in_sample(part, check)]
+BENCHED = catalogue.kind_at(BENCH)  # its slow checks run whole studies: `make check-all` does, and test_experiments on a toy
+CASES = [
+    (part, check)
+    for part in sampled(catalogue.parts())
+    for check in checks(part.kind)
+    if in_sample(part, check) and not (check.slow and part.kind == BENCHED)
+]
 
 
 @pytest.fixture(autouse=True, scope="module")

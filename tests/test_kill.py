@@ -50,8 +50,8 @@ print("done", flush=True)
 RUNS = 18
 STARTING = 3.0  # seconds, about, that workers take to start
 EVERY = [(kind, executor) for kind in SCRIPTS for executor in ("serial", "processes")]
-#: Of what trains nets of ours only the serial ones: how their jobs get to processes is what the others show.
-QUICK = [(kind, executor) for kind, executor in EVERY if executor == "serial" or kind in ("own", "experiment")]
+#: Each kind once: what trains nets of ours serially, and the others, whose jobs get to processes alike.
+QUICK = [("loop", "serial"), ("stack", "serial"), ("own", "processes"), ("experiment", "processes")]
 Left = tuple[list[dict[str, Any]], list[tuple[Any, ...]]]
 
 
