@@ -15,7 +15,6 @@ from typing import Any
 
 import netwright
 from netwright.core import catalogue
-from netwright.core.kind import BENCH
 
 MOST = 60
 PACKAGE = Path(netwright.__file__).parent
@@ -32,8 +31,6 @@ def salt() -> str:
 
 def shape(part: Any) -> tuple[str, str]:
     """A part's kind and, within it, its shape class, family of rules, or folder."""
-    if part.kind == catalogue.kind_at(BENCH):  # whole studies are run: one of them
-        return part.kind, ""
     return part.kind, str(getattr(part.tags, "shape", "") or getattr(part.tags, "family", "") or part.module.split(".")[-2])
 
 

@@ -33,6 +33,7 @@ from netwright.experiments._kind import (
     Figure,
     GridPart,
     Predicate,
+    verdict,
 )
 from netwright.show.experiments import page, plain, told
 
@@ -318,7 +319,7 @@ def test_the_verb_runs_an_experiment_of_the_catalogue(tmp_path: Path) -> None:
 
 # Words of the bench, and parts of a grid --------------------------------------------------------------------------------
 
-WORDS = Predicate("gate", "no worse", lambda t: t.verdicts("gate"), ("better", "equivalent"), ("verdict",), sort="verdict")
+WORDS = verdict("gate", "no worse", "gate", ("better", "equivalent"))
 
 
 def test_cells_that_are_known_are_not_run_again(tmp_path: Path) -> None:

@@ -105,3 +105,15 @@ def test_a_training_of_ones_own_is_judged_by_its_named_value_and_not_measured(tm
     assert ask(tmp_path / "b", steps=None, **terms).comparisons[0].verdict != "better"
     with pytest.raises(BadInput, match="training of your own"):
         ask(tmp_path / "c", steps=None, **{**terms, "measures": [MEASURE.name]})
+
+
+def broken(arm: str, seed: int, point: dict[str, float]) -> dict[str, float]:
+    raise ValueError(f"no {arm} today")
+
+
+def test_where_nothing_worked_that_is_reported_and_not_a_missing_value(tmp_path: Path) -> None:
+    task = netwright.task("broken", run=broken, higher_is_better=True, worst=0.0, delta=0.01)
+    terms = {"measures": (), "steps": None, "judge": "bytes", "delta": 0.1, "higher_is_better": False, "seeds": 1}
+    result = ask(tmp_path, task=task, arms=["one", "two"], **terms)
+    assert result.notes and any("nothing worked" in note for note in result.notes)
+    assert all(arm.mean is None and arm.failed == 1 for arm in result.arms)

@@ -107,16 +107,20 @@ class Experiment:
             raise BadInput(f"budget={budget!r}; expected minutes above 0")
         self.seeds = tuple(range(count))
         self.means, self.budget = means or Means(), budget
-        words = ["netwright", "run", part.name, "--size", size, "--seeds", str(count)]
-        for name, value in (settings or {}).items():
-            words += ["--set", f"{name}={json.dumps(value) if isinstance(value, (list, tuple)) else value}"]
-        self.command = shlex.join(words)
+        self.settings = dict(settings or {})
+        self.command = self._command(self.settings)
         own = {"arms": setup.arms, "terms": setup.terms} if setup.arms else {}
         asked = {"experiment": part.id, "axes": setup.axes, "options": setup.options, **own}
         self.asked = canonical_json(asked)
         self.study_id = digest({"protocol": PROTOCOL, **asked})[:16]
         name = f"{slug(part.name)}-{self.study_id[:8]}"
         self.folder = Path(out) if out is not None else study_folder(ROOT, name)
+
+    def _command(self, settings: Mapping[str, Any]) -> str:
+        words = ["netwright", "run", self.part.name, "--size", self.size, "--seeds", str(len(self.seeds))]
+        for name, value in settings.items():
+            words += ["--set", f"{name}={json.dumps(value) if isinstance(value, (list, tuple)) else value}"]
+        return shlex.join(words)
 
     # -- before running
 
@@ -286,7 +290,9 @@ class Experiment:
             except NetwrightError as error:  # one study that can't be asked takes nothing with it
                 failures.append(f"{label}: {printable(str(error))[:400]}")
                 continue
-            entry = {"point": point, "question": mark, "fingerprints": rests_on(study.entrants), "command": study.command}
+            # a task that is made here has no name that compare could be given
+            command = study.command if isinstance(question.task, str) else self._command({**self.settings, **point})
+            entry = {"point": point, "question": mark, "fingerprints": rests_on(study.entrants), "command": command}
             done.append({**entry, "notes": list(result.notes), "environment": dict(result.environment)})
             rows += _rows(result, point)
             arms += _arms(result, point, called)
@@ -298,7 +304,8 @@ class Experiment:
 
     def _mark(self, point: Mapping[str, Any], question: Any, called: Mapping[str, str]) -> str:
         """Identity of what is asked at a point."""
-        asked = {"arms": called, "options": question.options, "terms": question.terms, "seeds": self.seeds}
+        terms = {name: value for name, value in question.terms.items() if value is not None}
+        asked = {"arms": called, "options": question.options, "terms": terms, "seeds": self.seeds}
         return digest({"point": point, "task": getattr(question.task, "id", question.task), **asked})[:16]
 
 

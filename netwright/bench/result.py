@@ -57,7 +57,7 @@ def assemble(
             baseline=baseline,
             delta=judged.delta,
             higher_is_better=judged.higher_is_better,
-            failed={n: failed[n] for n in arms},
+            failed={n: failed[n] & by_arm[n].keys() for n in arms},  # all, but where nothing worked and a value is judged
             dropped={n: dropped[n] for n in arms},
             not_comparable={n: short[n] for n in arms if n in short},
             looks=look,
@@ -147,11 +147,11 @@ class Yardstick:
     ) -> dict[str, dict[int, float]]:
         """arm -> value by seed. A failed replicate takes the worst that any arm has; where a value did not occur its seed is out.
 
-        Raises UnknownName where no run has such a value.
+        Raises UnknownName where runs ended well and none has such a value.
         """
-        if self.name not in values:
+        if self.name not in values and not all(score.failed or score.dropped for score in scores):
             raise unknown("named value", self.name, values, owner="judge")
-        mine = values[self.name]
+        mine = values.get(self.name, {})
         seen = [value for row in mine.values() for value in row.values() if value is not None]
         found: dict[str, dict[int, float]] = {score.arm: {} for score in scores}
         for score in scores:

@@ -60,19 +60,10 @@ class Table:
             raise BadInput(f"{len(found)} rows at {', '.join(f'{k}={v}' for k, v in point.items())}; expected one")
         return found[0]
 
-    def verdicts(self, *arms: str, at: Mapping[str, Any] | None = None, against: str = "verdict") -> dict[str, str | None]:
-        """The word on these arms at every point asked; None: it was not run. at: axis -> a value, or several.
-
-        against: "verdict", of the baseline, or "against_control".
-        """
-        found = {}
-        for point in self.points:
-            if lies(point, at or {}):
-                for arm in arms:
-                    entry = self.arm(arm, point)
-                    label = arm if not point else f"{arm} at {in_short(point)}" if len(arms) > 1 else in_short(point)
-                    found[label] = None if entry is None else entry[against]
-        return found
+    def verdicts(self, arm: str, against: str = "verdict") -> dict[str, str | None]:
+        """The word on an arm at every point asked; None: it was not run. against: "verdict" (the baseline), "against_control"."""
+        entries = {in_short(point) if point else arm: self.arm(arm, point) for point in self.points}
+        return {label: None if entry is None else entry[against] for label, entry in entries.items()}
 
     def arm(self, name: str, point: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The entry of an arm, by its text or by what the question calls it, at a point; None: it was not run."""
@@ -134,10 +125,11 @@ def judged(predicate: Any, table: Table, of: int) -> Word:
     A number: Student's t over the seeds. A share of seeds for which a statement holds: Clopper and Pearson's. Exact: the
     largest over the seeds, no interval. A number that is None for some seed can't be told. Verdicts: all of the words named.
     """
+    table = table.where(predicate.at)
     if predicate.sort == "verdict":
         return _by_verdicts(predicate, table)
     if not table.arms:  # the seeds of studies are paired, and their gaps counted, by the bench
-        table = table.where(predicate.at).complete
+        table = table.complete
     values = {seed: _value(predicate, table.of(seed)) for seed in table.seeds}
     known, (lo, hi) = [v for v in values.values() if v is not None], predicate.inside
     level = 0.05 / of

@@ -122,5 +122,4 @@ def can_fail(part: ExperimentPart) -> None:
                 expect(not there, f"{predicate.name} holds with the control", given=control.text, got=got)
 
 
-#: Whole experiments are run, some of them studies: seconds to a minute.
-CHECKS = tuple(Check(check.__name__, check, slow=True, one_in=3) for check in (columns, repeats, holds, can_fail))
+CHECKS = tuple(Check(check.__name__, check) for check in (columns, repeats, holds, can_fail))

@@ -36,6 +36,7 @@ from netwright.engine.task import Task
 KIND_VERSION = 1
 
 SIZES = ("tiny", "small", "full")
+SEEDS = 8  # of a size that doesn't say how many
 #: Of an axis; a function where they are what the catalogue holds when it is run.
 Values = tuple[Any, ...] | Callable[[], tuple[Any, ...]]
 #: What a predicate is read from: a number a seed, a share of seeds, an exact value, or the bench's words on arms.
@@ -53,7 +54,7 @@ class Predicate:
     value(table), of a netwright.bench.table.Table. sort "number": a number of the rows of one seed, told by the t interval of
     its mean over seeds; None where what it reads did not occur. "share": of seeds for which value is true; Clopper and Pearson.
     "exact": the largest deviation, no interval. "verdict": {what was compared: the bench's word, or None where it was not run}.
-    reads: the columns it reads. at: the part of a grid it reads, {axis: a value, or several}. where: in the paper.
+    reads: the columns it reads. at: the part of the grid it reads, {axis: a value, or several}. where: in the paper.
     """
 
     name: str
@@ -78,6 +79,21 @@ class Predicate:
         lo, hi = self.inside
         if not lo <= hi or lo == -math.inf and hi == math.inf:
             raise BadInput(f"Predicate {self.name!r}: inside={self.inside}; expected (lowest, highest) that excludes something")
+
+
+def verdict(
+    name: str,
+    text: str,
+    arm: str,
+    inside: tuple[str, ...],
+    at: Mapping[str, Any] | None = None,
+    where: str = "",
+    against: str = "verdict",
+) -> Predicate:
+    """The statement that the bench says one of these words of an arm, at every point there; against: as of Table.verdicts."""
+    return Predicate(
+        name, text, lambda table: table.verdicts(arm, against), inside, ("verdict",), where, sort="verdict", at=at or {}
+    )
 
 
 @final
@@ -125,7 +141,7 @@ class Tags:
 @final
 @dataclass(frozen=True)
 class Setup:
-    """What is run: axis -> values, every option, how many seeds. arms, terms: of a recipe, where they are the size's own."""
+    """What is run: axis -> values, every option, how many seeds. arms, terms: of a recipe."""
 
     axes: Mapping[str, tuple[Any, ...]]
     options: Mapping[str, Any]
@@ -232,24 +248,26 @@ class ExperimentPart(Part):
         """What is asked at a point; None: nothing, or its cells are no studies."""
         return None
 
-    def build(self, size: str = "small", **options: Any) -> Setup:
-        """What is run at a size, with other axes and options where they are given. Raises BadInput."""
+    def changes(self, size: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What a size sets, with what is given laid over it. Raises UnknownName."""
         if size not in self.sizes:
             raise unknown("size", size, self.sizes, owner=self.id)
-        changes = {**self.sizes[size], **options}
-        seeds = changes.pop("seeds", 8)
-        for name in changes:
+        for name in options:
             if name not in self.settable:
                 raise unknown("axis or option", name, self.settable, owner=self.id)
-        axes = {}
+        return {"seeds": SEEDS, **self.sizes[size], **options}
+
+    def build(self, size: str = "small", **options: Any) -> Setup:
+        """What is run at a size, with other axes and options where they are given. Raises BadInput."""
+        changes = self.changes(size, options)
+        seeds, axes = changes.pop("seeds"), {}
         for axis, declared in self.grid.items():
             values = declared() if callable(declared) else declared
             given = changes.pop(axis, values)
             axes[axis] = tuple(given) if isinstance(given, (list, tuple)) else (given,)
             if wrong := [v for v in axes[axis] if type(v) is not type(values[0])]:
                 raise BadInput(f"{self.id}: {axis}={wrong[0]!r}; expected {type(values[0]).__name__}, as in {values}")
-        own = {name: changes.pop(name) for name in ("arms", "terms") if name in changes and name not in self.grid}
-        return Setup(axes, self.resolve(changes), seeds, **own)
+        return Setup(axes, self.resolve(changes), seeds)
 
 
 @final
@@ -331,16 +349,13 @@ class RecipePart(ExperimentPart):
 
     def task(self, size: str = "small", **options: Any) -> Task:
         """Its task at a size, which its options of that size lie under."""
-        if size not in self.sizes:
-            raise unknown("size", size, self.sizes, owner=self.id)
-        own = {option.name for option in self.options}
-        under = {name: value for name, value in self.sizes[size].items() if name in own}
-        return self.subject(size=size, **self.resolve({**under, **options}))
+        return self.subject(**self.build(size, **options).options)
 
     def build(self, size: str = "small", **options: Any) -> Setup:
-        made = super().build(size, **options)
-        terms = {**self.terms, **made.terms}
-        return Setup({}, {"size": size, **made.options}, made.seeds, tuple(made.arms or self.arms), terms)
+        changes = self.changes(size, options)
+        arms, terms = tuple(changes.pop("arms", self.arms)), {**self.terms, **changes.pop("terms", {})}
+        seeds = changes.pop("seeds")
+        return Setup({}, {"size": size, **self.resolve(changes)}, seeds, arms, terms)
 
     def question(self, setup: Setup, point: Mapping[str, Any]) -> Question | None:
         try:

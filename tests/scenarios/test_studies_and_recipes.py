@@ -16,7 +16,7 @@ from netwright.contract import apply, checks
 from netwright.core import catalogue
 from netwright.core.errors import NetwrightError, UnknownName
 from netwright.core.part import Option, Paper
-from netwright.experiments._kind import Control, Predicate, Question, RecipePart, StudyPart
+from netwright.experiments._kind import Control, Question, RecipePart, StudyPart, verdict
 from netwright.show.experiments import markdown, page, plain, told
 
 OWN = Paper(title="A toy", authors="Nobody", year=2026)
@@ -29,7 +29,7 @@ def ask(*, task: str, gate: str, steps: int) -> Question | None:
     return Question(task, {"plain": "relu", "gate": gate}, terms={"trials": 1, "steps": steps, "match": "none"})
 
 
-WORSE = Predicate("gate", "it is no worse", lambda t: t.verdicts("gate"), ("better", "equivalent"), ("verdict",), sort="verdict")
+WORSE = verdict("gate", "it is no worse", "gate", ("better", "equivalent"))
 
 
 def asking(**changes: Any) -> StudyPart:
@@ -112,7 +112,7 @@ def recipe_of_ones_own(**changes: Any) -> RecipePart:
         "terms": {"trials": 1},
         "options": (Option("width", 8),),
         "sizes": {"tiny": {"seeds": 2, "width": 4}, "small": {"seeds": 3, "arms": ("relu", "silu")}, "full": {}},
-        "predicates": (dataclasses.replace(WORSE, value=lambda t: t.verdicts("elu")),),
+        "predicates": (verdict("gate", "it is no worse", "elu", ("better", "equivalent")),),
         "controls": (Control("wide", {"width": 9}, ("gate",)),),
     }
     return RecipePart(make_task, **{**given, **changes})
@@ -143,3 +143,11 @@ def test_the_contract_sees_a_control_that_makes_nothing_hold() -> None:
     part = asking(controls=(Control("x", {"steps": 1}, ("gate",), makes=("gate",)),))
     (holds,) = (check for check in checks(part.kind) if check.name == "holds")
     assert "with the control" in apply(part, holds).message
+
+
+def test_a_question_on_a_task_that_is_made_here_is_told_by_a_command_that_exists(tmp_path: Path) -> None:
+    result = answered(RECIPE, tmp_path, size="tiny", settings={"width": 5})
+    (study,) = result.studies
+    assert study["command"] == "netwright run own-recipe --size tiny --seeds 2 --set width=5"
+    (other,) = answered(ASKING, tmp_path / "b", settings={"task": "moons", "gate": "silu"}).studies
+    assert other["command"].startswith("netwright compare relu silu --task moons")

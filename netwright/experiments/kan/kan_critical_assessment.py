@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 from netwright.core.part import Option, Paper
-from netwright.experiments._kind import Control, Predicate, Question, study
+from netwright.experiments._kind import Control, Predicate, Question, study, verdict
 
 FORMULAS = tuple(f"formulas:formula={name}" for name in ("toy", "product", "four", "I.6.20", "I.16.6", "I.29.16"))
 ELSEWHERE = ("moons", "digits", "mnist")
@@ -22,8 +22,7 @@ def ask(*, task: str, match: str, kan: str, mlp: str, spline: str, relatives: bo
     arms = {"KAN": kan, "MLP": mlp, "MLP with splines": spline}
     if relatives:
         arms |= {name: name for name in ("silu", "fast-kan", "chebyshev-kan", "kat")}
-    terms: dict[str, Any] = {"match": match, "trials": trials, **({"steps": steps} if steps else {})}
-    return Question(task, arms, terms=terms)
+    return Question(task, arms, terms={"match": match, "trials": trials, "steps": steps or None})
 
 
 def slowdown(table: Any) -> float | None:
@@ -60,32 +59,15 @@ PART = study(
         "full": {"trials": 5, "seeds": 20},
     },
     predicates=(
-        Predicate(
-            "formulas",
-            "on formulas the KAN beats the MLP",
-            lambda table: table.verdicts("MLP", at={"task": FORMULAS}),
-            inside=("worse",),
-            reads=("verdict",),
-            where="abstract",
-            sort="verdict",
-        ),
-        Predicate(
-            "elsewhere",
-            "elsewhere the MLP beats the KAN",
-            lambda table: table.verdicts("MLP", at={"task": ELSEWHERE}),
-            inside=("better",),
-            reads=("verdict",),
-            where="abstract",
-            sort="verdict",
-        ),
-        Predicate(
+        verdict("formulas", "on formulas the KAN beats the MLP", "MLP", ("worse",), {"task": FORMULAS}, "abstract"),
+        verdict("elsewhere", "elsewhere the MLP beats the KAN", "MLP", ("better",), {"task": ELSEWHERE}, "abstract"),
+        verdict(
             "splines",
             "the advantage is the splines': on formulas an MLP that has them is as good at equal parameters and operations",
-            lambda table: table.verdicts("MLP with splines", at={"task": FORMULAS, "match": ("params", "flops")}),
-            inside=("better", "equivalent"),
-            reads=("verdict",),
-            where="abstract",
-            sort="verdict",
+            "MLP with splines",
+            ("better", "equivalent"),
+            {"task": FORMULAS, "match": ("params", "flops")},
+            "abstract",
         ),
         Predicate(
             "slower",

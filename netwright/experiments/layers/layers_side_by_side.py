@@ -10,7 +10,7 @@ from typing import Any
 
 from netwright.core import catalogue
 from netwright.core.part import Option, Paper
-from netwright.experiments._kind import Control, Predicate, Question, study
+from netwright.experiments._kind import Control, Question, study, verdict
 
 #: host -> (slots whose layers fit, rates each seed tries).
 HOSTS = {"mlp": (("layer", "head"), 3), "convnet": (("conv", "channelwise"), 1)}
@@ -44,7 +44,7 @@ def ask(*, host: str, layer: str, data: str, instead: str, steps: int) -> Questi
     elif not set(catalogue.parse(layer, "layer")[0].slots()) & set(slots):
         return None
     spec = instead or (layer if layer in BESIDE else f"layer/{layer}")
-    terms: dict[str, Any] = {"trials": trials, **({"steps": steps} if steps else {})}
+    terms: dict[str, Any] = {"trials": trials, "steps": steps or None}
     if "fused" in spec:
         terms["engine"] = "loop"  # one net after another: a stack of nets runs the plain writing
     return Question(data, {"plain": "relu", "layer": spec}, {"host": host}, terms)
@@ -73,14 +73,13 @@ PART = study(
         "full": {"seeds": 20},
     },
     predicates=(
-        Predicate(
+        verdict(
             "kans",
             "on images the net of Kolmogorov-Arnold layers is worse than the plain one of as many parameters",
-            lambda table: table.verdicts("layer", at={"host": "mlp", "layer": KANS}),
-            inside=("worse",),
-            reads=("verdict",),
-            where="abstract",
-            sort="verdict",
+            "layer",
+            ("worse",),
+            {"host": "mlp", "layer": KANS},
+            "abstract",
         ),
     ),
     controls=(Control("the affine map in the layer's place", {"instead": "affine"}, ("kans",)),),

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from netwright.core.part import Option, Paper
 from netwright.engine.task import Data, Problem, Task, eval_grid, same, three_splits
-from netwright.experiments._kind import Control, Predicate, recipe
+from netwright.experiments._kind import Control, recipe, verdict
 from netwright.tensor.streams import generator
 
 MEAN, ATTENTION, NONE = (f"net/interest-net:pooling={pooling}" for pooling in ("mean", "attention", "none"))
@@ -173,23 +173,15 @@ PART = recipe(
         "full": {"seeds": 20},
     },
     predicates=(
-        Predicate(
-            "attention",
-            "attention to the candidate beats the mean of the history",
-            lambda table: table.verdicts(ATTENTION),
-            inside=("better",),
-            reads=("verdict",),
-            where="section 4.3",
-            sort="verdict",
+        verdict(
+            "attention", "attention to the candidate beats the mean of the history", ATTENTION, ("better",), where="section 4.3"
         ),
-        Predicate(
+        verdict(
             "history",
             "the mean of the history is worth something: without it the score falls",
-            lambda table: table.verdicts(NONE),
-            inside=("worse",),
-            reads=("verdict",),
+            NONE,
+            ("worse",),
             where="section 4.2",
-            sort="verdict",
         ),
     ),
     controls=(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from netwright.core.part import Option, Paper
-from netwright.experiments._kind import Control, Predicate, Question, study
+from netwright.experiments._kind import Control, Predicate, Question, study, verdict
 
 #: rule -> (its text as an arm, its net).
 PAIRS = {
@@ -23,7 +23,7 @@ PAIRS = {
 def ask(*, rule: str, data: str, instead: str, against: str, trials: int, steps: int) -> Question:
     spec, host = PAIRS[rule]
     arms = {"backprop": against, "rule": instead or spec}
-    terms: dict[str, Any] = {"match": "none", "trials": trials, "control": False, **({"steps": steps} if steps else {})}
+    terms = {"match": "none", "trials": trials, "control": False, "steps": steps or None}
     return Question(data, arms, {"host": host}, terms)
 
 
@@ -63,14 +63,13 @@ PART = study(
         "full": {"seeds": 20},
     },
     predicates=(
-        Predicate(
+        verdict(
             "accuracy",
             "Mono-Forward is more accurate than backpropagation of its own dense net",
-            lambda table: table.verdicts("rule", at={"rule": "mono-forward"}),
-            inside=("better",),
-            reads=("verdict",),
-            where="abstract",
-            sort="verdict",
+            "rule",
+            ("better",),
+            {"rule": "mono-forward"},
+            "abstract",
         ),
         Predicate(
             "time",

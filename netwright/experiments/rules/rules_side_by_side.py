@@ -9,10 +9,9 @@ blocks are frozen: whoever is not clearly above that trains no hidden layer.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from netwright.core.part import Option, Paper
-from netwright.experiments._kind import Control, Predicate, Question, study
+from netwright.experiments._kind import Control, Question, study, verdict
 from netwright.experiments.rules._nets import HOSTS, RATES, VARIANTS, net_of, rules
 
 #: section -> rates each seed tries; 1: the rate of RATES.
@@ -36,7 +35,7 @@ def ask(*, section: str, rule: str, steps: int) -> Question | None:
     task, trials = net_of(section), TRIALS[section]
     if section == "full":
         task = dataclasses.replace(task, lr=(*task.lr[:2], RATES[rule.partition(":")[0]]))
-    terms: dict[str, Any] = {"trials": trials, "match": "none", **({"steps": steps} if steps else {})}
+    terms = {"trials": trials, "match": "none", "steps": steps or None}
     return Question(task, {"backprop": "backprop", "rule": f"rule/{rule}"}, {}, terms)
 
 
@@ -59,25 +58,22 @@ PART = study(
         "full": {"seeds": 20},
     },
     predicates=(
-        Predicate(
+        verdict(
             "hidden",
             "on MNIST rules without weight transport train hidden layers: they are clearly above frozen ones",
-            lambda table: table.verdicts(
-                "rule", at={"section": ("small", "digits"), "rule": BIOLOGICAL}, against="against_control"
-            ),
-            inside=("better",),
-            reads=("verdict",),
-            where="abstract",
-            sort="verdict",
+            "rule",
+            ("better",),
+            {"section": MLPS, "rule": BIOLOGICAL},
+            "abstract",
+            against="against_control",
         ),
-        Predicate(
+        verdict(
             "images",
             "on CIFAR-10 feedback alignment and target propagation are worse than backpropagation",
-            lambda table: table.verdicts("rule", at={"section": IMAGES, "rule": ALIGNED}),
-            inside=("worse",),
-            reads=("verdict",),
-            where="abstract",
-            sort="verdict",
+            "rule",
+            ("worse",),
+            {"section": IMAGES, "rule": ALIGNED},
+            "abstract",
         ),
     ),
     controls=(Control("a single step, in which nothing is learnt", {"steps": 1}, ("hidden", "images")),),
