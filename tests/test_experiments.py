@@ -35,7 +35,7 @@ from netwright.experiments._kind import (
     Predicate,
     verdict,
 )
-from netwright.show.experiments import page, plain, told
+from netwright.show.experiments import LOOKS, matrix, page, plain, told
 
 OWN = Paper(title="A toy", authors="Nobody", year=2026)
 CALLS: list[tuple[int, int]] = []
@@ -319,6 +319,7 @@ def test_the_verb_runs_an_experiment_of_the_catalogue(tmp_path: Path) -> None:
 
 # Words of the bench, and parts of a grid --------------------------------------------------------------------------------
 
+ARMS = {"plain": "baseline", "gate": "better", "another-gate:option=value": "worse"}
 WORDS = verdict("gate", "no worse", "gate", ("better", "equivalent"))
 
 
@@ -363,3 +364,20 @@ def test_words_of_a_predicate_are_the_benchs() -> None:
     for inside, said in ((("beter",), "did you mean better"), (("cannot tell",), "tell something"), ((), "tell something")):
         with pytest.raises(NetwrightError, match=said):
             dataclasses.replace(WORDS, inside=inside)
+
+
+@pytest.mark.parametrize("points", [1, 12])
+def test_the_words_on_arms_and_their_key_lie_inside_the_figure(points: int) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    asked = tuple({"n": i} for i in range(points))
+    arms = tuple({"n": i, "arm": arm, "role": arm, "verdict": word} for i in range(points) for arm, word in ARMS.items())
+    drawn = matrix(Table((), arms, asked))
+    renderer = FigureCanvasAgg(drawn).get_renderer()
+    (axes,) = drawn.axes
+    assert sorted(text.get_text()[0] for text in axes.texts) == sorted(
+        "▲▼" * points + "".join(sign for sign, _ in LOOKS.values())
+    )
+    for text in [*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels()]:
+        box = text.get_window_extent(renderer)
+        assert drawn.bbox.x0 <= box.x0 and box.x1 <= drawn.bbox.x1 and drawn.bbox.y0 <= box.y0 and box.y1 <= drawn.bbox.y1, text

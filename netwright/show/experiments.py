@@ -166,8 +166,9 @@ def matrix(table: Table) -> Figure:
     heads = list(names.pop()) if len(names) == 1 else [""] * max((len(arms) for arms in at), default=1)
     rows = [words.shorten(in_short(point), 48) for point in table.points]
     left, top = 14 + 6.4 * max(map(len, rows), default=4), 16 + 5.2 * max((len(head) for head in heads), default=0)
-    made, axes = panel(left + 44 * max(len(heads), 1) + 150, top + 22 * len(rows) + 12, left, 150, top, 12)
-    axes.set(xlim=(-0.5, max(len(heads), 1) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+    columns, lines = max(len(heads), 1), max(len(rows), len(LOOKS))  # the key beside it has a line a word
+    made, axes = panel(left + 44 * columns + 150, top + 22 * lines + 12, left, 150, top, 12)
+    axes.set(xlim=(-0.5, columns - 0.5), ylim=(lines - 0.5, -0.5))
     axes.grid(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
@@ -181,7 +182,7 @@ def matrix(table: Table) -> Figure:
             glyph, colour = LOOKS.get(word, LOOKS["not run"])
             axes.text(x, y, glyph, color=colour, ha="center", va="center", fontsize=12, fontweight="bold")
     for i, (word, (glyph, colour)) in enumerate(LOOKS.items()):
-        place = (max(len(heads), 1) - 0.2, i)
+        place = (columns - 0.2, i)
         axes.annotate(f"{glyph}  {word}", place, color=colour, fontsize=10, va="center", annotation_clip=False)
     return made
 
