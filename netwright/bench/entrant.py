@@ -20,14 +20,15 @@ from netwright.core.canonical import canonical_json, digest, parse
 from netwright.core.errors import BadInput, NetwrightError
 from netwright.core.fingerprint import ENGINE_VERSION, fingerprint, fingerprints, of
 from netwright.core.guard import foreign, remark
-from netwright.core.kind import NET, RULE
+from netwright.core.kind import NET, OPTIMIZER, RULE
 from netwright.core.part import Option
-from netwright.engine.build import Chosen, build, chosen
+from netwright.engine.build import Chosen, build, chosen, named
 from netwright.engine.loop import Outcome, Setting, cast, train
 from netwright.engine.meter import flops_of
 from netwright.engine.rule import Rule
 from netwright.engine.task import Data, Task
 from netwright.engine.view import View
+from netwright.tensor.groups import parameter_groups
 from netwright.tensor.streams import global_draws
 
 #: Dimensions of a trial point that all arms share; the others are options of a part, as "slot.option".
@@ -82,14 +83,29 @@ class Entrant:
 
     @property
     def family(self) -> str:
-        """Arms of one family share a range of rates, and its widening."""
-        return OWN if self.task.call else self.tags.family
+        """Arms of one family share a range of rates, and its widening: those that learn, and step, in the same way."""
+        if self.task.call:
+            return OWN
+        by, own = self.parts[OPTIMIZER].part, named(OPTIMIZER, self.task.optimizer).part
+        return self.tags.family if by.id == own.id else f"{self.tags.family}, {by.name}"
 
     @property
     def rates(self) -> tuple[float, float, float]:
-        """Lowest, highest and published rate: the task's, by the factors that the way it learns declares."""
-        factors = (1.0, 1.0, 1.0) if self.task.call else self.tags.rates
-        low, high, published = (rate * factor for rate, factor in zip(self.task.lr, factors, strict=True))
+        """Lowest, highest and published rate: the task's, by the factors that the way it learns and the optimizer declare.
+
+        The task's are those of its own optimizer. An optimizer that finds its own rate is given 1. Raises BadInput where that
+        is the task's, which then has none for others.
+        """
+        if self.task.call:
+            return self.task.lr
+        by: Any = self.parts[OPTIMIZER].part
+        own: Any = named(OPTIMIZER, self.task.optimizer).part
+        if by.tags.free:
+            return 1.0, 1.0, 1.0
+        if own.tags.free:
+            raise BadInput(f"{self.task.id} has no range of rates, as its {own.id} finds its own; {by.id} needs one: give lr=")
+        each = zip(self.task.lr, self.tags.rates, by.tags.rates, own.tags.rates, strict=True)
+        low, high, published = (rate * (learns * (steps / usual)) for rate, learns, steps, usual in each)
         return low, high, published
 
     @cached_property
@@ -99,6 +115,22 @@ class Entrant:
         for slot, one in sorted(self.parts.items()):
             found += [(slot, o) for o in one.part.options if o.search is not None and o.name not in one.options]
         return found[: DIMENSIONS - len(SHARED)]
+
+    @property
+    def tuned(self) -> bool:
+        """Whether its trials differ: by a rate, a decay or an option of its own."""
+        low, high, _ = self.rates
+        return low < high or isinstance(self.task.weight_decay, tuple) or bool(self.searched)
+
+    @property
+    def left_to_others(self) -> str:
+        """How many values its optimizer leaves to another, in words; "" where it takes all."""
+        if self.task.call or not self.parts[OPTIMIZER].part.tags.matrices:
+            return ""
+        steps, counted = self.setting(0, {"lr": self.rates[2]}), self._counted
+        by = steps.steps_by
+        taken = by.part.build(parameter_groups(counted), **by.options).taken()
+        return f"{self.name}: " + ", ".join(f"{count:,} values by {part_id}" for part_id, count in taken.items())
 
     def why_not_stackable(self, tuned: bool) -> str:
         """The reason its runs can't be trained as one stack, or ''. tuned: they differ in trial points."""
@@ -117,6 +149,9 @@ class Entrant:
             return f"its own options are tuned ({own}), and copies of a stack share them"
         if why := next((why for one in self.parts.values() if (why := one.part.why_not_stackable)), ""):
             return why
+        steps: Any = self.parts[OPTIMIZER].part
+        if steps.read is not None and any(True for _ in self._counted.buffers()):
+            return f"{steps.id} is read at other values than it trains at, where statistics (buffers) are taken anew"
         if self.tags.closed_form:
             return "it is solved in closed form, not in steps"
         return "" if self.tags.stackable else self.tags.why_not_stackable
@@ -162,7 +197,6 @@ class Entrant:
             "evals": list(task.evals),
             "device": self.device.split(":")[0],
             "precision": self.precision,
-            "optimizer": [task.optimizer, dict(task.optimizer_options), task.schedule],
             "weight_decay": task.weight_decay,
             "clip": task.clip,
         } | ({"call": task.call.rpartition(":")[2]} if task.call else {})
@@ -206,17 +240,21 @@ class Entrant:
         point: a trial point; whatever is not a shared dimension goes to the options of the part that searches it.
         meta: leave it on the meta device (for counting); a user's model is made on real tensors all the same.
         """
-        parts = dict(self.parts)
-        for name, value in (point or {}).items():
-            if name not in SHARED:
-                slot, _, option = name.partition(".")
-                parts[slot] = Chosen(parts[slot].part, {**parts[slot].options, option: value})
-        stream = self.arm.stream(seed)
+        parts, stream = self.parts_at(point or {}), self.arm.stream(seed)
         with foreign(self.name), global_draws(stream, "init"):
             if self.task.foreign:
                 in_net = [one for one in parts.values() if one.place == NET]
                 return put_in(self.task, in_net, parts[RULE], seed, stream, self.device)
             return build(self.task, parts, stream, self.widths, self.device, meta)
+
+    def parts_at(self, point: Mapping[str, Any]) -> dict[str, Chosen]:
+        """What fills its slots at a trial point: what isn't a shared dimension is an option of the part that searches it."""
+        parts = dict(self.parts)
+        for name, value in point.items():
+            if name not in SHARED:
+                slot, _, option = name.partition(".")
+                parts[slot] = Chosen(parts[slot].part, {**parts[slot].options, option: value})
+        return parts
 
     def data(self, seed: int) -> Data:
         """One seed's data, on its device."""
@@ -224,7 +262,7 @@ class Entrant:
 
     def setting(self, seed: int, point: Mapping[str, Any]) -> Setting:
         """The task's setting at a trial point, with the streams of the arm."""
-        return Setting.of(self.task, self.arm.stream(seed), point, self.precision)
+        return Setting.of(self.task, self.arm.stream(seed), point, self.precision, self.parts_at(point))
 
     def train(self, seed: int, point: Mapping[str, Any]) -> Outcome:
         """One training, alone."""

@@ -79,7 +79,7 @@ class Training(Job):
             import netwright.engine.stack  # noqa: F401
 
             weight, first = torch.zeros(1, requires_grad=True), self.runs[0]
-            optimizer = make_optimizer([{"params": [weight]}], self.entrant.setting(first.seed, first.point), 0.0)
+            optimizer = make_optimizer([weight], self.entrant.setting(first.seed, first.point))
             weight.sum().backward()
             optimizer.step()
             for run in self.runs:

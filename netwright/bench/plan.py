@@ -17,6 +17,7 @@ from netwright.bench.records import Run, RunRecord
 from netwright.bench.request import Request
 from netwright.bench.store.typed import check
 from netwright.core.canonical import digest
+from netwright.core.kind import OPTIMIZER
 from netwright.engine.task import Problem
 from netwright.tensor.streams import derive
 
@@ -90,6 +91,11 @@ def make_plan(request: Request, entrants: Sequence[Entrant], old: Plan | None = 
     lr = {e.family: e.rates[:2] for e in sorted(entrants, key=lambda e: e.family)}
     if request.trials == 1:
         notes.append("not tuned: every run takes the task's published learning rate")
+    else:
+        notes += [
+            f"{e.name}: one run a seed, as {e.parts[OPTIMIZER].part.id} finds its own rate" for e in entrants if not e.tuned
+        ]
+    notes += [note for entrant in placed if (note := entrant.left_to_others)]
     if kept:
         stale = tuple(f"{name}: " for name in parts if name not in still)
         notes = [*(note for note in kept.notes if not note.startswith(stale)), *notes, *why]
@@ -133,7 +139,7 @@ def points(entrant: Entrant, plan: Plan, trials: int, seed: int) -> list[tuple[s
     Shared dimensions (rate, weight decay) are identical for all arms; a part's own dimensions come after them.
     """
     family = entrant.family
-    if trials == 1:
+    if trials == 1 or not entrant.tuned:
         return [("tune", _point(entrant, {"lr": entrant.rates[2]}, None))]
     widened = plan.widened.get(family)
     total = trials + (widened[2] if widened else 0)
@@ -232,6 +238,8 @@ def widen(
     for entrant in entrants:
         family, problem = entrant.family, entrant.task.problem
         lo, hi = plan.lr[family]
+        if lo == hi:
+            continue
         low = high = seen = 0
         for seed in request.seeds:
             best = select([r for r in records if r.arm == entrant.name and r.seed == seed and r.stage == "tune"], problem)

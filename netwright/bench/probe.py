@@ -14,7 +14,7 @@ from torch import Tensor
 from netwright.bench.entrant import Entrant
 from netwright.bench.records import Cost
 from netwright.core.guard import foreign
-from netwright.engine.loop import Loop, Setting, cast
+from netwright.engine.loop import Loop, cast
 from netwright.engine.meter import peak_bytes
 from netwright.tensor.streams import generator, global_draws
 
@@ -28,7 +28,7 @@ class Stepper:
     """One entrant ready to take training steps on one fixed batch."""
 
     def __init__(self, entrant: Entrant, seed: int = 0) -> None:
-        setting = Setting.of(entrant.task, seed, {"lr": entrant.rates[0]}, entrant.precision)
+        setting = entrant.setting(seed, {"lr": entrant.rates[0]})
         rule, data = entrant.build(seed), entrant.data(seed)
         rows = data.train[: entrant.task.batch]
         self.rule, self.x = cast(rule, data.x[rows], setting)

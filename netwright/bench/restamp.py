@@ -33,6 +33,7 @@ from netwright.core.errors import BadInput, NetwrightError
 from netwright.core.fingerprint import Key, Sources, reach
 from netwright.core.kind import TASK
 from netwright.core.writing import check_target, write_whole
+from netwright.engine.build import chosen as defaults_of
 
 ROOT = Path(__file__).parents[2]
 DRAWN = 10
@@ -224,8 +225,7 @@ def _task(row: Mapping[str, Any]) -> str:
 
 def _defaults(row: Mapping[str, Any]) -> list[str]:
     """Parts that fill the slots of a record's task by default."""
-    slots = open_task(_task_spec(row), {}).slots
-    return [catalogue.parse(text)[0].id for text in slots.values() if text]
+    return [one.part.id for one in defaults_of(open_task(_task_spec(row), {})).values()]
 
 
 def _task_spec(row: Mapping[str, Any]) -> str:

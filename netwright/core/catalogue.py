@@ -18,7 +18,7 @@ from typing import Any
 from netwright.core import moved
 from netwright.core.errors import BadInput, NetwrightError, UnknownName, unknown
 from netwright.core.guard import foreign
-from netwright.core.kind import Kind
+from netwright.core.kind import TRAIN, Kind
 from netwright.core.part import Part
 
 GROUP = "netwright.parts"
@@ -43,6 +43,11 @@ def kind_at(place: str) -> str:
     """The name of the one kind whose parts act at this place of netwright.core.kind."""
     (found,) = (kind.name for kind in kinds().values() if kind.place == place)
     return found
+
+
+def kind_with(slot: str) -> str | None:
+    """The name of the kind whose parts fill this slot of every run; None where it is a slot of nets or tasks."""
+    return next((kind.name for kind in kinds().values() if slot in kind.slots and kind.place == TRAIN), None)
 
 
 def first_id(part_id: str) -> str:

@@ -23,6 +23,8 @@ from netwright.core.errors import BadInput
 PLACES = NET, BEFORE, TRAIN, AFTER, READ, TASK, BENCH, ALONE = "net", "before", "train", "after", "read", "task", "bench", "alone"
 #: The slot of a run that every run has filled: how the net learns.
 RULE = "rule"
+#: The slots of a run for the step from gradient to value and for its rate over time.
+OPTIMIZER, SCHEDULE = "optimizer", "schedule"
 #: The slot of a task that lets arms choose the net itself.
 HOST = "net"
 

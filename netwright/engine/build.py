@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from netwright.core import catalogue
+from netwright.core.errors import UnknownName, unknown
 from netwright.core.kind import HOST, NET, RULE
 from netwright.core.part import Part
 from netwright.engine.blocks import Factory
@@ -42,15 +43,29 @@ class Chosen:
         return catalogue.kinds()[self.part.kind].place
 
 
+def named(slot: str, text: str) -> Chosen:
+    """The part, with its options, that a text names for a slot. Raises UnknownName, BadInput."""
+    kind = catalogue.kind_with(slot)
+    try:
+        part, options = catalogue.parse(text, kind)
+        fits = kind is None or slot in part.slots()
+    except UnknownName:
+        if kind is None:
+            raise
+        fits = False
+    if not fits:
+        raise unknown(slot, text.partition(":")[0].strip(), [p.name for p in catalogue.parts(kind) if slot in p.slots()])
+    part.resolve(options)
+    return Chosen(part, options)
+
+
 def chosen(task: Task, given: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None) -> dict[str, Chosen]:
     """What fills the slots of a task; a slot that nothing fills is left out.
 
     given: slot -> (part id, options), laid over the task's defaults. A default gives way to a part that replaces it, and
     to a net, chosen by the arm, that has no place for it.
     """
-    out = {
-        slot: Chosen(*catalogue.parse(default)) for slot, default in task.slots.items() if default and slot not in (given or {})
-    }
+    out = {slot: named(slot, default) for slot, default in task.defaults.items() if default and slot not in (given or {})}
     own = {slot: Chosen(catalogue.get(part_id), dict(options)) for slot, (part_id, options) in (given or {}).items()}
     gone = {slot for one in own.values() for slot in one.part.replaces}
     if HOST in own:

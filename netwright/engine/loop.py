@@ -7,9 +7,11 @@ several losses share comes last and steps last.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, final
 
 import torch
@@ -17,20 +19,26 @@ from torch import Tensor, nn
 
 from netwright.core.errors import BadInput, unknown
 from netwright.core.guard import foreign
+from netwright.core.kind import OPTIMIZER, SCHEDULE
+from netwright.engine.build import Chosen, named
 from netwright.engine.rule import Phase, Rule
 from netwright.engine.task import Data, Problem, Task
+from netwright.tensor.groups import parameter_groups
 from netwright.tensor.streams import generator, permutation
 from netwright.tensor.tap import evaluating, tapped
-from netwright.waiting.optimizers import OPTIMIZERS, SCHEDULES
 
 PRECISIONS = ("fp32", "bf16", "amp", "fp64")
 CHUNK = 1024  # rows a prediction takes at once
+SETTLING = 50  # batches over which statistics are taken anew where a net is read at other values than it trains at
 
 
 @final
 @dataclass(frozen=True)
 class Setting:
-    """All that one training needs beside the rule and the data. The seed feeds the streams "order", "draw", "augment"."""
+    """All that one training needs beside the rule and the data. The seed feeds the streams "order", "draw", "augment".
+
+    optimizer, schedule: parts as text, "adam" or "adamw:beta2=0.99".
+    """
 
     seed: int
     lr: float
@@ -38,7 +46,6 @@ class Setting:
     batch: int
     evals: tuple[int, ...]
     optimizer: str = "adam"
-    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
     schedule: str = "constant"
     weight_decay: float = 0.0
     clip: float | None = None
@@ -46,15 +53,39 @@ class Setting:
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        for what, name, known in (("optimizer", self.optimizer, OPTIMIZERS), ("schedule", self.schedule, SCHEDULES)):
-            if name not in known:
-                raise unknown(what, name, known)
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
+        self.steps_by.part.accept(self.lr, self.weight_decay)
+        _ = self.rated_by
+
+    @cached_property
+    def steps_by(self) -> Any:
+        """The optimizer, a part with its options."""
+        return named(OPTIMIZER, self.optimizer)
+
+    @cached_property
+    def rated_by(self) -> Any:
+        """The schedule, a part with its options."""
+        return named(SCHEDULE, self.schedule)
+
+    def factors(self) -> Callable[[int], float]:
+        """The factor on the rate at each step from 0."""
+        return self.rated_by.part.build(self.steps, **self.rated_by.options)
 
     @staticmethod
-    def of(task: Task, seed: int, point: Mapping[str, Any], precision: str = "fp32") -> Setting:
-        """The task's setting at one trial point ({"lr": ..., "weight_decay": ...})."""
+    def of(
+        task: Task,
+        seed: int,
+        point: Mapping[str, Any],
+        precision: str = "fp32",
+        parts: Mapping[str, Chosen] | None = None,
+    ) -> Setting:
+        """The task's setting at one trial point ({"lr": ..., "weight_decay": ...}).
+
+        parts: slot -> what fills it, where that isn't the task's own optimizer or schedule.
+        """
+        own = {OPTIMIZER: task.optimizer, SCHEDULE: task.schedule}
+        said = {slot: str(parts[slot]) if parts and slot in parts else text for slot, text in own.items()}
         decay = point.get("weight_decay", task.weight_decay)
         return Setting(
             seed=seed,
@@ -62,9 +93,8 @@ class Setting:
             steps=task.steps,
             batch=task.batch,
             evals=tuple(task.evals),
-            optimizer=task.optimizer,
-            optimizer_options=dict(task.optimizer_options),
-            schedule=task.schedule,
+            optimizer=said[OPTIMIZER],
+            schedule=said[SCHEDULE],
             weight_decay=float(decay[0] if isinstance(decay, tuple) else decay),
             clip=task.clip,
             precision=precision,
@@ -98,22 +128,10 @@ class Outcome:
         return False
 
 
-def spared(module: nn.Module) -> set[int]:
-    """ids of parameters that weight decay leaves alone: vectors and scalars (biases, norms), and what a part spares."""
-    out = {id(p) for p in module.parameters() if p.dim() < 2}
-    for sub in module.modules():
-        spares = [getattr(sub, name) for name in getattr(sub, "no_decay", ())]
-        out |= {id(p) for p in spares if p is not None}  # a part may do without one by its options
-    return out
-
-
-def make_optimizer(groups: Sequence[Mapping[str, Any]], setting: Setting, lr: float) -> torch.optim.Optimizer:
-    """One optimizer over parameter groups, fused where torch has a kernel for it."""
-    cls, has_fused = OPTIMIZERS[setting.optimizer]
-    tensors = [p for g in groups for p in g["params"]]
-    fused = has_fused and all(p.is_floating_point() and p.dtype != torch.float16 for p in tensors)
-    speed: dict[str, Any] = {"fused": True} if fused else {"foreach": False}
-    return cls([dict(g) for g in groups], lr=lr, **setting.optimizer_options, **speed)  # type: ignore[call-arg]
+def make_optimizer(parameters: Any, setting: Setting) -> torch.optim.Optimizer:
+    """The setting's optimizer over what torch's take as parameters."""
+    by = setting.steps_by
+    return by.part.build(parameters, setting.lr, setting.weight_decay, **by.options)
 
 
 def orders(n: int, batch: int, steps: int, seeds: Sequence[int]) -> Iterator[Tensor]:
@@ -152,13 +170,11 @@ class Loop:
 
     def __init__(self, rule: Rule, setting: Setting) -> None:
         self.rule, self.setting = rule, setting
-        off = spared(rule)
         self.units = [list(unit) for unit in rule.units()]
-        self.optimizers = []
-        for unit in self.units:
-            split = [[p for p in unit if id(p) not in off], [p for p in unit if id(p) in off]]
-            groups = [{"params": ps, "weight_decay": wd} for ps, wd in zip(split, (setting.weight_decay, 0.0), strict=True) if ps]
-            self.optimizers.append(make_optimizer(groups, setting, setting.lr) if groups else None)
+        self.optimizers = [
+            make_optimizer(parameter_groups(rule, setting.weight_decay, only=unit), setting) if unit else None
+            for unit in self.units
+        ]
 
     def step(self, x: Tensor, y: Tensor, draws: tuple[Tensor, ...] = (), rate: float | None = None) -> Tensor:
         """One step on one batch; returns the sum of the losses, detached. Stops at a loss that isn't finite."""
@@ -188,6 +204,29 @@ class Loop:
                 group["lr"] = rate
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+
+    @contextmanager
+    def reading(self, batches: Sequence[Tensor] = ()) -> Iterator[None]:
+        """Inside, the rule has the values it is evaluated and kept at, which some optimizers have apart from where they train.
+
+        batches: inputs over which its statistics are taken anew at those values; afterwards they are what they were.
+        """
+        if self.setting.steps_by.part.read is None:
+            yield
+            return
+        before = {name: b.detach().clone() for name, b in self.rule.named_buffers()}
+        with ExitStack() as exits:
+            for optimizer in self.optimizers:
+                if optimizer is not None:
+                    exits.enter_context(optimizer.reading())  # type: ignore[attr-defined]
+            if before:
+                self.rule.train()
+                with torch.no_grad(), autocast(self.setting, next(self.rule.parameters()).device):
+                    for x in batches:
+                        self.rule(x)
+            yield
+        for name, b in self.rule.named_buffers():
+            b.copy_(before[name])
 
 
 def phase_starts(phases: Sequence[Phase], steps: int) -> dict[int, Phase]:
@@ -228,8 +267,8 @@ def train(
         return tested(out, rule, pool, data, setting)
     loop = Loop(rule, setting)
     starts = phase_starts(rule.phases(), setting.steps)
-    factor = SCHEDULES[setting.schedule]
-    since, evals = [], set(setting.evals)
+    factor, since, evals = setting.factors(), [], set(setting.evals)
+    recent: deque[Tensor] = deque(maxlen=SETTLING)
     for step, positions in enumerate(batches):
         if step in starts:
             rule.enter(starts[step])
@@ -238,13 +277,15 @@ def train(
         if setting.augment is not None:
             x = setting.augment(x, augment_from)
         draws = rule.draw(x, y, draws_from)
-        loss = loop.step(x, y, draws, setting.lr * factor(step, setting.steps))
+        loss = loop.step(x, y, draws, setting.lr * factor(step))
         since.append(float(loss))
         if not math.isfinite(since[-1]):
             out.bad_step, out.bad_module = step + 1, first_bad_module(rule, x, y, draws)
             break
+        recent.append(x)
         if step + 1 in evals:
-            evaluate(step + 1, sum(since) / len(since))
+            with loop.reading(recent):
+                evaluate(step + 1, sum(since) / len(since))
             since = []
     return tested(out, rule, pool, data, setting)
 

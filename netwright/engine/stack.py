@@ -2,7 +2,6 @@
 
 Every parameter is held once, with the copies along dim 0; losses and gradients of all copies are one vmap(grad) over
 functional_call, and one optimizer updates them all.
-A copy's own rate scales the update that the optimizer computed at rate 1, which is exact for the optimizers in OPTIMIZERS.
 
 Shape suffixes: K copies, B batch, N rows of a split.
 """
@@ -20,12 +19,13 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from netwright.core.errors import Misfit
-from netwright.engine.loop import Outcome, Setting, cast, first_bad_module, make_optimizer, orders, spared, tested
+from netwright.engine.loop import Outcome, Setting, cast, first_bad_module, orders, tested
 from netwright.engine.rule import Rule
 from netwright.engine.task import Data
+from netwright.tensor.groups import spared
+from netwright.tensor.modules import roles
 from netwright.tensor.streams import generator
 from netwright.tensor.tap import evaluating
-from netwright.waiting.optimizers import SCHEDULES
 
 EVAL_CHUNK = 8192  # rows times copies that a stacked prediction takes at once
 
@@ -121,11 +121,10 @@ class Stack:
         self.buffers = {n: torch.stack([own[n] for own in buffers]) for n in buffers[0]}
 
         off = {names_of[i] for i in spared(rules[0]) if i in names_of}
-        split = [[v for n, v in self.params.items() if n not in off], [v for n, v in self.params.items() if n in off]]
-        decays = (self.setting.weight_decay, 0.0)
-        groups = [{"params": values, "weight_decay": decay} for values, decay in zip(split, decays, strict=True) if values]
-        self.optimizer = make_optimizer(groups, self.setting, 1.0)
-        self._rates = {n: self._column([t.lr for t in settings], v) for n, v in self.params.items()}
+        decays = {n: 0.0 if n in off else self.setting.weight_decay for n in self.params}
+        by, rates = self.setting.steps_by, [t.lr for t in settings]
+        of_tensors = roles(rules[0]) if by.part.tags.scope == "tensor" else {}
+        self.copies = by.part.over_copies(self.params, decays, rates, of_tensors, **by.options)
         self.compiled = compiled
         self._compute = torch.compile(_own_code(self._gradients), dynamic=False) if compiled else self._gradients
         self.bad = torch.zeros(self.k, dtype=torch.long)  # the first bad step of each copy, 0 while sound
@@ -185,18 +184,7 @@ class Stack:
         self._note_bad(torch.isfinite(losses))
         if self.setting.clip is not None:
             self._clip(grads, self.setting.clip)
-        before = {}
-        for name, value in self.params.items():
-            before[name] = value.clone()
-            value.grad = grads[name]
-        self.optimizer.step()
-        sound = self.bad == 0 if bool(self.bad.any()) else None
-        for name, value in self.params.items():
-            old = before[name]
-            rates = self._rates[name] if factor == 1.0 else self._rates[name] * factor
-            torch.lerp(old, value, rates, out=value)  # p <- p_old + rate * (update at rate 1)
-            if sound is not None:
-                value.copy_(torch.where(self._column(sound, old) != 0, value, old))
+        self.copies.step(grads, factor, self.bad == 0 if bool(self.bad.any()) else None)
         if self.calls_after:
             vmap(lambda state: self._call(self._after, state), randomness="error")(self.state())
         return losses
@@ -251,7 +239,7 @@ def train_stack(
     draw_from = [generator(t.seed, "draw") for t in settings]
     augment_from = [generator(t.seed, "augment") for t in settings]
     draws_any = type(rules[0]).draw is not Rule.draw
-    factor = SCHEDULES[s.schedule]
+    factor = s.factors()
     sums, count, evals = torch.zeros(stack.k), 0, set(s.evals)
     for step, positions_KB in enumerate(orders(train_KN.shape[1], s.batch, s.steps, [t.seed for t in settings])):
         rows_KB = train_KN.gather(1, positions_KB.to(train_KN.device))
@@ -262,7 +250,7 @@ def train_stack(
         if draws_any:
             each = [r.draw(xk, yk, g) for r, xk, yk, g in zip(rules, x, y, draw_from, strict=True)]
             draws = tuple(torch.stack(d) for d in zip(*each, strict=True))
-        losses = stack.step(x, y, draws, factor(step, s.steps))
+        losses = stack.step(x, y, draws, factor(step))
         for k in stack.fresh:
             outs[k].bad_step = step + 1
             outs[k].bad_module = first_bad_module(rules[k], x[k], y[k], tuple(d[k] for d in draws))
@@ -272,12 +260,13 @@ def train_stack(
         if step + 1 not in evals:
             continue
         means = (sums / count).tolist()
-        out_KN = stack.predict(x_pool[val_KN])
-        for k, out in enumerate(outs):
-            if out.bad_step is not None:
-                continue
-            score = float(problem.metric(out_KN[k], pool_y[val_KN[k]]))
-            if out.note(step + 1, means[k], score, problem):
-                out.best_state = {n: v.detach().clone() for n, v in rules[k].state_dict().items()}
+        with stack.copies.reading():
+            out_KN = stack.predict(x_pool[val_KN])
+            for k, out in enumerate(outs):
+                if out.bad_step is not None:
+                    continue
+                score = float(problem.metric(out_KN[k], pool_y[val_KN[k]]))
+                if out.note(step + 1, means[k], score, problem):
+                    out.best_state = {n: v.detach().clone() for n, v in rules[k].state_dict().items()}
         sums, count = torch.zeros(stack.k), 0
     return [tested(out, rule, x_pool, d, t) for out, rule, d, t in zip(outs, rules, data, settings, strict=True)]

@@ -19,7 +19,7 @@ from netwright.core.contract import Check, Skip, expect
 from netwright.core.errors import BadInput
 from netwright.core.kind import RULE
 from netwright.engine.blocks import count_parameters
-from netwright.engine.build import build, chosen, net_of
+from netwright.engine.build import build, chosen, named, net_of
 from netwright.engine.loop import Setting, predict, train
 from netwright.engine.task import Data, Task
 from netwright.tasks._kind import SIZES, TaskPart
@@ -292,8 +292,8 @@ def budget(part: TaskPart) -> None:
         low, high, published = task.lr
         expect(0 < low < published < high < math.inf, "rates: not 0 < lowest < published < highest", given=given, got=task.lr)
         Setting.of(task, 0, {"lr": 1e-3})  # raises for an unknown optimizer or schedule
-        for slot, name in task.slots.items():
-            expect(not name or slot in catalogue.parse(name)[0].slots(), f"{name} doesn't fill the slot {slot}", given=given)
+        for slot, name in task.defaults.items():
+            expect(not name or slot in named(slot, name).part.slots(), f"{name} doesn't fill the slot {slot}", given=given)
         control = catalogue.get(task.control)
         expect(RULE in control.slots(), "the control is no rule", given=given, got=control.id)
     for task in tasks(part):

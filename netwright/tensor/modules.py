@@ -369,11 +369,11 @@ def roles(model: nn.Module) -> dict[str, Role]:
             full = f"{path}.{name}".lstrip(".")
             if is_lazy(t):
                 raise BadInput(f"{full} has no shape yet: run the model once on an input, then ask for its roles")
-            guess, said_or_known = _guess(name, t), said.get(name) or _known(module, path.split(".")[-1], name, t)
-            role = replace(said_or_known or guess, shape=tuple(t.shape))
+            guessed, said_or_known = guess(name, t), said.get(name) or _known(module, path.split(".")[-1], name, t)
+            role = replace(said_or_known or guessed, shape=tuple(t.shape))
             if name in said and not role.fits:
                 raise BadInput(f"{full}: roles_of() says {role}, which does not fit its shape")
-            found.setdefault(id(t), {})[full] = role if role.fits else replace(guess, shape=role.shape)
+            found.setdefault(id(t), {})[full] = role if role.fits else replace(guessed, shape=role.shape)
     return {next(iter(each)): _shared(each) for each in found.values()}
 
 
@@ -427,12 +427,12 @@ def _known(module: Any, attribute: str, name: str, t: Tensor) -> Role | None:
     return Role((0,), rest, blocks=blocks, groups=module.groups if isinstance(module, _CONV) else 1)
 
 
-def _guess(name: str, t: Tensor) -> Role:
+def guess(name: str, t: Tensor) -> Role:
     """The role of a tensor of which only shape and name are known. A single row is likelier added than multiplied by."""
-    every = tuple(range(t.dim()))
+    every, shape = tuple(range(t.dim())), tuple(t.shape)
     if not t.is_floating_point():
-        return Role(every, why="not made of real numbers")
+        return Role(every, why="not made of real numbers", shape=shape)
     if sum(size != 1 for size in t.shape) < 2:
-        return Role(every, why="a scalar" if t.numel() == 1 else "a vector")
+        return Role(every, why="a scalar" if t.numel() == 1 else "a vector", shape=shape)
     hint = next((said for word, said in _HINTS if word in name), "a single row" if len(t) == 1 else "")
-    return Role((0,), every[1:], why=hint, guessed=True)
+    return Role((0,), every[1:], why=hint, guessed=True, shape=shape)

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from netwright.bench.own.data import SPLITS, read, same_pool, shape_of
 from netwright.bench.own.loop import own_loop
 from netwright.bench.own.source import digest_of, named_in, origin_of
-from netwright.core.errors import BadInput, NetwrightError, require, slug, unknown
+from netwright.core.errors import BadInput, NetwrightError, require, slug
 from netwright.core.fingerprint import source_hash
 from netwright.core.guard import foreign, kept
-from netwright.core.kind import RULE
+from netwright.core.kind import OPTIMIZER, RULE, SCHEDULE
+from netwright.engine.build import Chosen, named
 from netwright.engine.task import Data, Problem, Task, eval_grid, one_hot, same, tensor_hash
 from netwright.tensor.streams import global_draws
 
@@ -64,7 +65,8 @@ def task(
     loss(out, y) -> scalar tensor, the mean over the batch. metric(out, y) -> float over a whole split.
     worst: the score of a failed run. delta: the smallest difference of the metric that matters, above 0.
     steps, batch: the budget of one run, which is scored on validation `evals` times. lr: (lowest, highest) rate tried;
-        a third number is the rate used without tuning (else their geometric mean).
+        a third number is the rate used without tuning (else their geometric mean). An optimizer that finds its own has none.
+    optimizer, schedule: names of parts, with options or without: "adam", "muon:momentum=0.9", "warmup-cosine".
     slot: what arms replace: a module type, a path pattern, or whatever else `netwright.swap` takes. None: nothing, arms
         can differ in the learning rule only.
     version: raise it when something changed that the source of your functions doesn't show.
@@ -111,11 +113,18 @@ def task(
         "batch": batch,
         "lr": lr,
     }
+    free = named(OPTIMIZER, str(optimizer)).part.tags.free
+    if free:
+        given.pop("lr")
+        require(
+            lr is None, f"optimizer={optimizer!r} finds its own rate; lr={lr!r} is for those that are given one: leave it out"
+        )
     given |= {} if data is not None else {"train": train, "val": val, "test": test}
     if absent := [f"{key}=" for key, value in given.items() if value is None]:
         raise BadInput(f"task({name!r}) lacks {_and(absent)}; a task needs {_and([f'{key}=' for key in given])}")
     _check_numbers(higher_is_better, worst, delta, steps, batch, evals)
-    _check_training(optimizer, optimizer_options, schedule, weight_decay, clip)
+    steps_by = _optimizer(optimizer, optimizer_options)
+    _check_training(schedule, weight_decay, clip)
     require(isinstance(version, str) and bool(version), f"version={version!r}; expected a text, e.g. version='2'")
     for what, function in (("loss", loss), ("metric", metric), ("data", data), ("augment", augment)):
         require(function is None or callable(function), f"{what}={function!r}; expected a function")
@@ -123,7 +132,7 @@ def task(
         callable(model) and not isinstance(model, nn.Module),
         f"model is {type(model).__name__}; expected a function that makes a fresh one: model=lambda: Net()",
     )
-    low, high, published = rates_of(lr)
+    low, high, published = (1.0, 1.0, 1.0) if free else rates_of(lr)
     per_seed = data is not None or any(callable(split) for split in (train, val, test))
     require(data is None or (train, val, test) == (None,) * 3, "data= stands instead of train=, val= and test=; give one")
     source = partial(read, data if data is not None else (train, val, test))
@@ -167,8 +176,7 @@ def task(
         lr=(low, high, published),
         evals=eval_grid(steps, evals),
         slots={RULE: "rule/backprop"},
-        optimizer=optimizer,
-        optimizer_options=dict(optimizer_options or {}),
+        optimizer=str(steps_by),
         schedule=schedule,
         weight_decay=weight_decay,
         clip=clip,
@@ -207,15 +215,25 @@ def _check_numbers(higher_is_better: Any, worst: Any, delta: Any, steps: Any, ba
         require(whole, f"{what}={value!r}; expected a whole number of at least 1")
 
 
-def _check_training(optimizer: str, options: Any, schedule: str, weight_decay: Any, clip: Any) -> None:
-    """Names of the optimizer and the schedule, the optimizer's options on a parameter of no size, decay and clip."""
-    from netwright.waiting.optimizers import OPTIMIZERS, SCHEDULES
+def _optimizer(text: str, options: Mapping[str, Any] | None) -> Chosen:
+    """The optimizer with its options, which text may hold too. torch's betas=(b1, b2) are beta1 and beta2 here."""
+    one = named(OPTIMIZER, str(text))
+    given = dict(options or {})
+    if "betas" in given:
+        betas = given.pop("betas")
+        pair = isinstance(betas, Sequence) and len(betas) == 2
+        require(pair, f"optimizer {text!r}: betas={betas!r}; expected two numbers")
+        given |= {"beta1": betas[0], "beta2": betas[1]}
+    try:
+        one.part.resolve({**one.options, **given})
+    except NetwrightError as error:
+        raise BadInput(f"optimizer {text!r}: {error}") from None
+    return Chosen(one.part, {**one.options, **given})
 
-    for what, name, known in (("optimizer", optimizer, OPTIMIZERS), ("schedule", schedule, SCHEDULES)):
-        if name not in known:
-            raise unknown(what, str(name), known)
-    empty = [nn.Parameter(torch.zeros(0))]
-    _call(f"optimizer {optimizer!r}", lambda: OPTIMIZERS[optimizer][0](empty, lr=1e-3, **dict(options or {})))  # type: ignore[call-arg]
+
+def _check_training(schedule: str, weight_decay: Any, clip: Any) -> None:
+    """The schedule by name, decay and clip."""
+    named(SCHEDULE, str(schedule))
     tuned = isinstance(weight_decay, tuple) and len(weight_decay) == 2
     low, high = weight_decay if tuned else (weight_decay, weight_decay)
     fits = _real(low) and _real(high) and (0 < low < high if tuned else low >= 0)
