@@ -17,10 +17,10 @@ from netwright.bench.request import ArmSpec, open_task
 from netwright.core import catalogue
 from netwright.core.errors import BadInput, Misfit, UnknownName
 from netwright.core.fingerprint import ENGINE_VERSION
+from netwright.core.kind import OPTIMIZER, SCHEDULE
 from netwright.engine.loop import Loop, Setting, cast, first_bad_module, orders, predict, train
 from netwright.engine.stack import Stack, skeleton, train_stack
 from netwright.rules._toy import gradients
-from netwright.waiting.optimizers import OPTIMIZERS, SCHEDULES
 
 SEEDS, RATES = (0, 1, 2), (0.02, 0.05, 0.03)
 HOSTS = {
@@ -88,15 +88,21 @@ def test_twenty_steps_of_plain_sgd_agree(name):
     assert_same(*both(cls, build))
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_rate_of_its_own_scales_every_optimizer_exactly(optimizer):
-    extra = {"momentum": 0.9, "nesterov": True} if optimizer == "sgd" else {"momentum": 0.9} if optimizer == "rmsprop" else {}
-    assert_same(
-        *both(toys.Whole, optimizer=optimizer, optimizer_options=extra, weight_decay=0.1, schedule="cosine"), tolerance=1e-6
-    )
+@pytest.mark.parametrize("optimizer", [p for p in catalogue.parts("optimizer") if OPTIMIZER in p.slots()], ids=lambda p: p.name)
+def test_copies_step_as_single_ones_do_each_at_its_own_rate(optimizer):
+    if optimizer.why_not_stackable:
+        with pytest.raises(Misfit, match="sums over all tensors"):
+            both(toys.Whole, optimizer=optimizer.id)
+        return
+    moved = [f"{o.name}=0.9" for o in optimizer.options if o.name == "momentum"] + [
+        f"{o.name}=true" for o in optimizer.options if o.default is False
+    ]
+    decay = {} if optimizer.tags.decay == "none" else {"weight_decay": 0.1}
+    for options in {"", ":" + ",".join(moved)} if moved else {""}:
+        assert_same(*both(toys.Whole, optimizer=optimizer.id + options, schedule="cosine", **decay), tolerance=1e-6)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", [p.name for p in catalogue.parts("optimizer") if SCHEDULE in p.slots()])
 def test_clipping_schedules_decay_and_augmentation_agree(schedule):
     assert_same(*both(toys.Local, schedule=schedule, clip=0.05, weight_decay=0.2, augment=noise))
 

@@ -99,6 +99,7 @@ class OptimizerPart(Part):
     read: Callable[..., Tensor] | None = None
     twin: Twin | None = None
     tags: Tags = Tags()
+    settings: tuple[Mapping[str, Any], ...] = ()  # options to check besides the defaults, where some need others to matter
 
     def __post_init__(self) -> None:
         super().__post_init__()

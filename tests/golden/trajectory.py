@@ -14,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import toys  # noqa: E402
 
+from netwright.core import catalogue  # noqa: E402
 from netwright.core.fingerprint import ENGINE_VERSION  # noqa: E402
 from netwright.engine.loop import train  # noqa: E402
 from netwright.engine.stack import train_stack  # noqa: E402
-from netwright.waiting.optimizers import OPTIMIZERS, SCHEDULES  # noqa: E402
 
 FILE = Path(__file__).with_name("trajectory.json")
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -29,8 +29,9 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "local losses, after_step": (toys.Local, {"optimizer": "adamw", "weight_decay": 0.01}),
 }
 
-CASES |= {f"optimizer {name}": (toys.Whole, {"optimizer": name, "weight_decay": 0.01}) for name in OPTIMIZERS}
-CASES |= {f"schedule {name}": (toys.Whole, {"schedule": name}) for name in SCHEDULES}
+TWINS = [part.name for part in catalogue.parts("optimizer") if getattr(part, "twin", None)]
+CASES |= {f"optimizer {name}": (toys.Whole, {"optimizer": name, "weight_decay": 0.01}) for name in TWINS}
+CASES |= {f"schedule {name}": (toys.Whole, {"schedule": name}) for name in ("constant", "cosine", "warmup-cosine")}
 
 
 def trajectories() -> dict[str, Any]:

@@ -21,7 +21,7 @@ def reference(step: int, steps: int, *, floor: float) -> float:
 PART = schedule(
     cosine,
     reference=reference,
-    formula=r"f + (1 - f)\,\tfrac12 (1 + \cos \pi t / T)",
+    formula=r"f + (1 - f)\,\frac{1}{2} (1 + \cos \pi t / T)",
     paper=Paper(
         title="SGDR: Stochastic Gradient Descent with Warm Restarts",
         authors="Ilya Loshchilov, Frank Hutter",

@@ -23,7 +23,7 @@ def reference(step: int, steps: int, *, warmup: float) -> float:
 PART = schedule(
     warmup_cosine,
     reference=reference,
-    formula=r"\min(1, (t+1)/wT)\,\tfrac12 (1 + \cos \pi t / T)",
+    formula=r"\min(1, (t+1)/wT)\,\frac{1}{2} (1 + \cos \pi t / T)",
     paper=Paper(
         title="Attention Is All You Need",
         authors="Ashish Vaswani, Noam Shazeer, Niki Parmar, Jakob Uszkoreit, Llion Jones, Aidan N. Gomez, Lukasz Kaiser,"
