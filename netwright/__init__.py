@@ -32,6 +32,7 @@ _VERBS = {
     "cite": ("netwright.corpus.papers", "cite"),
     "Study": ("netwright.bench.study", "Study"),
     "run": ("netwright.compare", "run"),
+    "parameter_groups": ("netwright.tensor.groups", "parameter_groups"),
 }
 
 _paths_of_earlier_releases()
@@ -60,8 +61,24 @@ if TYPE_CHECKING:
     from netwright.corpus.papers import cite as cite
     from netwright.show.card import card as card
     from netwright.surgery.swap import swap as swap
+    from netwright.tensor.groups import parameter_groups as parameter_groups
 
-__all__ = ["Study", "__version__", "card", "check", "cite", "compare", "get", "judge", "list", "make", "run", "swap", "task"]
+__all__ = [
+    "Study",
+    "__version__",
+    "card",
+    "check",
+    "cite",
+    "compare",
+    "get",
+    "judge",
+    "list",
+    "make",
+    "parameter_groups",
+    "run",
+    "swap",
+    "task",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright.core import catalogue
-from netwright.core.errors import BadInput, Misfit
+from netwright.core.errors import BadInput, Misfit, UnknownName
 from netwright.core.kind import OPTIMIZER
 from netwright.optimizers._kind import REST, OptimizerPart, State
 from netwright.tensor.groups import Groups, parameter_groups
@@ -113,7 +113,8 @@ class Steps(torch.optim.Optimizer):
         options: Options,
         known: Mapping[str, Role],
     ) -> None:
-        self.part, self._known = part, dict(known)
+        self.part: Any = part
+        self._known = dict(known)
         self._roles: dict[int, Role | None] = {}
         super().__init__(list(groups), {"lr": lr, "weight_decay": weight_decay, **options})
 
@@ -282,13 +283,12 @@ class Steps(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         ordered = [self.role(p) for group in self.param_groups for p in group["params"]]
-        return {**super().__getstate__(), "netwright": (self.part.id, self._known, ordered)}
+        return {**super().__getstate__(), "netwright": (_travelling(self.part), self._known, ordered)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "netwright" in state:
-            part_id, self._known, ordered = state.pop("netwright")
-            part: Any = catalogue.get(part_id)
-            self.part = part
+            part, self._known, ordered = state.pop("netwright")
+            self.part = catalogue.get(part) if isinstance(part, str) else part
             held = [p for group in state["param_groups"] for p in group["params"]]
             self._roles = {id(p): role for p, role in zip(held, ordered, strict=True)}
         super().__setstate__(state)
@@ -302,6 +302,14 @@ def followed(master: Tensor | None, p: Tensor) -> Tensor:
 
 def _flat(t: Tensor) -> Tensor:
     return t.reshape(-1)
+
+
+def _travelling(part: OptimizerPart) -> Any:
+    """A part of the catalogue by its id, as which it can be pickled; another as it is."""
+    try:
+        return part.id if catalogue.get(part.id) is part else part
+    except UnknownName:
+        return part
 
 
 def _cut(state: State, sizes: Sequence[int]) -> list[State]:
