@@ -195,15 +195,6 @@ def test_resumed() -> None:
     assert "elsewhere" in broken("resumed", steps(counts, twin=None), replace(SOUND, twin=None))
 
 
-def test_half() -> None:
-    def coarse(g, state, p, t, **options):
-        new, state = heavy(g, state, p, t, **options)
-        return new.bfloat16().to(p.dtype), state
-
-    whole = replace(SOUND, twin=None)
-    assert "lag behind" in broken("half", replace(whole, subject=coarse), whole)
-
-
 # Schedules --------------------------------------------------------------------------------------------------------------
 
 

@@ -260,6 +260,27 @@ def test_the_state_keeps_its_own_precision() -> None:
     assert kept and all(t.dtype == torch.float32 for t in kept)
 
 
+@pytest.mark.parametrize("part", [p for p in [*STEPS, *TOYS.values()] if p.twin is None], ids=lambda part: part.name)
+def test_half_precision_goes_where_single_goes_in_steps_too_small_for_it(part) -> None:
+    slope = torch.linspace(-1, 1, 64).reshape(8, 8) + 0.03
+
+    def end(dtype: torch.dtype, lr: float) -> Tensor:
+        p = nn.Parameter(torch.ones(8, 8, dtype=dtype))
+        built = part.build([p], lr)
+        for _ in range(60):
+            p.grad = slope.to(dtype)
+            built.step()
+        with reading(built):
+            return p.detach().float()
+
+    lr = part.tags.published
+    if not part.tags.free:
+        lr *= 0.1 / float((end(torch.float32, lr) - 1).abs().max())
+    single = end(torch.float32, lr)
+    assert float((end(torch.bfloat16, lr) - single).abs().max()) <= 0.006  # where the grid of its values is 0.008 wide
+    assert part.tags.free or float((single - 1).abs().max()) == pytest.approx(0.1, rel=0.3)
+
+
 def test_half_precision_follows_what_is_set_from_outside() -> None:
     p = nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
     built = HEAVY.build([p], 1e-4)

@@ -414,29 +414,6 @@ def resumed(part: OptimizerPart) -> None:
     expect(all(map(torch.equal, net.parameters(), kept.parameters())), "resumed, it goes elsewhere")
 
 
-@of_steps
-def half(part: OptimizerPart) -> None:
-    """Weights in bfloat16 follow float32 ones in steps far below what bfloat16 can tell apart."""
-    if part.twin is not None:
-        raise Skip("torch's own, which keeps no finer copy of a weight in half precision")
-    slope = torch.linspace(-1, 1, 64).reshape(8, 8) + 0.03
-
-    def end(dtype: torch.dtype, lr: float) -> Tensor:
-        p = nn.Parameter(torch.ones(8, 8, dtype=dtype))
-        optimizer = part.build([p], lr)
-        for _ in range(60):
-            p.grad = slope.to(dtype)
-            optimizer.step()
-        with reading(optimizer):
-            return p.detach().float()
-
-    lr = rate(part)
-    if not part.tags.free:
-        lr *= 0.1 / float((end(torch.float32, lr) - 1).abs().max())  # 60 steps that bfloat16 can't tell apart, a tenth in all
-    off = float((end(torch.bfloat16, lr) - end(torch.float32, lr)).abs().max())
-    expect(off <= 0.006, "bfloat16 weights lag behind", got=off, wanted="at most 0.006, where the grid of values is 0.008 wide")
-
-
 # Schedules -------------------------------------------------------------------------------------------------------------
 
 
@@ -515,7 +492,6 @@ CHECKS = (
     Check("minimum", minimum),
     Check("trains", trains),
     Check("resumed", resumed),
-    Check("half", half),
     Check("second_schedule", second_schedule),
     Check("known", known),
     Check("continuous", continuous),
