@@ -63,7 +63,7 @@ def summary(values: list[float]) -> dict[str, Any]:
 
 def write(name: str, row: Mapping[str, Any], show: str = "") -> None:
     """evidence/benchmarks/<name>.json, with the machine it was measured on; prints it, or only the entry called `show`."""
-    from netwright.bench.request import environment
+    from netwright.bench.environment import environment
     from netwright.core.writing import write_whole
 
     OUT.mkdir(parents=True, exist_ok=True)

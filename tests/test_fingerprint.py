@@ -329,7 +329,7 @@ def use_of(part: Any) -> Callable[[], Any]:
 def test_what_runs_is_reached(kind: str) -> None:
     """Traced, which shares nothing with reading the source: whatever a part enters is among what its fingerprint rests on."""
     lookup = {"netwright.core.catalogue", "netwright.core.errors", "netwright"}  # how another part is found; `uses` names which
-    lookup |= {"netwright.waiting.losses", "netwright.waiting.optimizers"}  # the engine's, held by its golden trajectories
+    lookup |= {"netwright.waiting.losses"}  # the engine's, held by its golden trajectories
     traced = 0
     for part in (part for part in PARTS if part.kind == kind):
         use, known = use_of(part), {key for name in prints.fingerprints(part, {}) for key in reach(catalogue.get(name))}

@@ -47,7 +47,7 @@ NAMES = {
     "study.run": {"Means": "bench.carry", "Study": "bench.study", "compare": "compare"},
     "study.spec": {"ENGINE_VERSION": "core.fingerprint", "open_task": "bench.request"},
     "testing": {"Check": "core.contract", "expect": "core.contract", "run": "contract"},
-    "train": {"OPTIMIZERS": "waiting.optimizers", "train": "engine.loop"},
+    "train": {"OPTIMIZERS": "optimizers._former", "spared": "tensor.groups", "train": "engine.loop"},
     "usertask": {"task": "bench.own.task"},
 }
 

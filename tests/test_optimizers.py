@@ -271,7 +271,7 @@ def test_half_precision_goes_where_single_goes_in_steps_too_small_for_it(part) -
             p.grad = slope.to(dtype)
             built.step()
         with reading(built):
-            return p.detach().float()
+            return p.detach().float().clone()
 
     lr = part.tags.published
     if not part.tags.free:

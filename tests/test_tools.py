@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import importlib.util
 from pathlib import Path
 
 import house
@@ -11,6 +13,8 @@ import rooms
 import trip
 
 from netwright.core import catalogue
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_imports_inside_functions_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,3 +85,16 @@ def test_running_the_top_of_a_file_enters_nothing() -> None:
     with recorded.recorded():
         names["g"]()
     assert recorded.entered()[path] == "g"
+
+
+#: Scripts that no test runs: what they import of the package has to be there all the same.
+SCRIPTS = [path for folder in ("benchmarks", "evidence/commands", "tools") for path in sorted((ROOT / folder).glob("*.py"))]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_what_a_script_imports_of_the_package_is_there(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("netwright"):
+            module = importlib.import_module(node.module)
+            for name in (alias.name for alias in node.names):
+                assert hasattr(module, name) or importlib.util.find_spec(f"{node.module}.{name}"), f"{node.module} has no {name}"

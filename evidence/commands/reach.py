@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import netwright
-from netwright.bench.request import environment
+from netwright.bench.environment import environment
 from netwright.core.writing import write_whole
 
 HERE = Path(__file__).resolve().parents[1]

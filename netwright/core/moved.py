@@ -114,7 +114,7 @@ MOVED: dict[str, str] = {
     "testing.norm": "layers._contract_norms layers._contract",
     "testing.rule": "rules._contract",
     "testing.task": "tasks._contract",
-    "train": "engine.loop waiting.optimizers",
+    "train": "engine.loop optimizers._former tensor.groups",
     "untouched": "surgery.untouched",
     "userdata": "bench.own.data",
     "usertask": "bench.own.task",

@@ -160,7 +160,7 @@ def twin(part: OptimizerPart) -> None:
             for own, _ in steps_of(part, p.clone(), gradient, STEPS, lr=rate(part), weight_decay=weight_decay, options=options):
                 p.grad = gradient(p)
                 theirs.step()
-                close(part.twin.cls.__name__, own, p, start, 1e-9, {"weight_decay": weight_decay, **options})
+                close(part.twin.cls.__name__, own, p, start, 1e-7, {"weight_decay": weight_decay, **options})
 
 
 @of_steps

@@ -47,7 +47,14 @@ def over(part: OptimizerPart, parameters: Any, lr: Any, weight_decay: float, opt
     for group in groups:
         if strange := sorted(set(group) - set(built.defaults) - {"params", "param_names"}):
             raise BadInput(f"{part.id}: a group has {strange[0]!r}; a group may have lr and weight_decay of its own")
-    built.register_load_state_dict_pre_hook(matched)
+    loaded: dict[str, Any] = {}
+
+    def before(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+        loaded["state"] = matched(optimizer, state_dict) or state_dict
+        return loaded["state"]
+
+    built.register_load_state_dict_pre_hook(before)
+    built.register_load_state_dict_post_hook(lambda optimizer: as_saved(optimizer, loaded.pop("state")))
     return built
 
 
@@ -274,12 +281,7 @@ class Steps(torch.optim.Optimizer):
         """As torch's, by the names of parameters where both know them. Every tensor of the state keeps its own dtype."""
         wanted = matched(self, state_dict) or state_dict
         super().load_state_dict(dict(wanted))
-        places = [p for group in self.param_groups for p in group["params"]]
-        numbers = [i for group in wanted["param_groups"] for i in group["params"]]
-        for p, number in zip(places, numbers, strict=True):
-            for name, value in wanted["state"].get(number, {}).items():
-                if isinstance(value, Tensor):
-                    self.state[p][name] = value.detach().clone().to(p.device)
+        as_saved(self, wanted)
 
     def __getstate__(self) -> dict[str, Any]:
         ordered = [self.role(p) for group in self.param_groups for p in group["params"]]
@@ -317,6 +319,16 @@ def _cut(state: State, sizes: Sequence[int]) -> list[State]:
     cut = {name: t.split(list(sizes)) for name, t in state.items() if t.dim()}
     scalars = {name: t for name, t in state.items() if not t.dim()}
     return [{**{name: pieces[i].clone() for name, pieces in cut.items()}, **scalars} for i in range(len(sizes))]
+
+
+def as_saved(optimizer: torch.optim.Optimizer, state_dict: Mapping[str, Any]) -> None:
+    """Give what was loaded the dtype it was saved with: torch makes all of a parameter's state of its dtype."""
+    places = [p for group in optimizer.param_groups for p in group["params"]]
+    numbers = [i for group in state_dict["param_groups"] for i in group["params"]]
+    for p, number in zip(places, numbers, strict=True):
+        for name, value in state_dict["state"].get(number, {}).items():
+            if isinstance(value, Tensor) and optimizer.state[p][name].dtype != value.dtype:
+                optimizer.state[p][name] = value.detach().clone().to(p.device)
 
 
 def matched(optimizer: torch.optim.Optimizer, state_dict: Mapping[str, Any]) -> dict[str, Any] | None:
