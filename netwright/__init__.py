@@ -32,6 +32,7 @@ _VERBS = {
     "cite": ("netwright.corpus.papers", "cite"),
     "Study": ("netwright.bench.study", "Study"),
     "run": ("netwright.compare", "run"),
+    "reading": ("netwright.tensor.stepping", "reading"),
     "parameter_groups": ("netwright.tensor.groups", "parameter_groups"),
 }
 
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from netwright.show.card import card as card
     from netwright.surgery.swap import swap as swap
     from netwright.tensor.groups import parameter_groups as parameter_groups
+    from netwright.tensor.stepping import reading as reading
 
 __all__ = [
     "Study",
@@ -75,6 +77,7 @@ __all__ = [
     "list",
     "make",
     "parameter_groups",
+    "reading",
     "run",
     "swap",
     "task",

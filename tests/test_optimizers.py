@@ -18,11 +18,12 @@ from netwright.core import catalogue
 from netwright.core.errors import BadInput, Misfit, UnknownName
 from netwright.core.kind import OPTIMIZER, SCHEDULE
 from netwright.core.part import Option, Paper
-from netwright.optimizers import Steps, Tags, optimizer, reading
+from netwright.optimizers import Tags, optimizer
 from netwright.optimizers._contract import small, train
 from netwright.optimizers._kind import rest_options
 from netwright.tensor.groups import parameter_groups
 from netwright.tensor.saving import load, save
+from netwright.tensor.stepping import Steps, reading
 
 PAPER = Paper(title="A toy", authors="Nobody", year=2020)
 STEPS = [part for part in catalogue.parts("optimizer") if OPTIMIZER in part.slots()]
@@ -262,7 +263,7 @@ def test_the_state_keeps_its_own_precision() -> None:
 
 @pytest.mark.parametrize("part", [p for p in [*STEPS, *TOYS.values()] if p.twin is None], ids=lambda part: part.name)
 def test_half_precision_goes_where_single_goes_in_steps_too_small_for_it(part) -> None:
-    slope = torch.linspace(-1, 1, 64).reshape(8, 8) + 0.03
+    slope = (torch.linspace(-1, 1, 64).reshape(8, 8) + 0.03).bfloat16()
 
     def end(dtype: torch.dtype, lr: float) -> Tensor:
         p = nn.Parameter(torch.ones(8, 8, dtype=dtype))

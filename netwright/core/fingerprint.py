@@ -263,7 +263,7 @@ def fingerprint(part: Part, sources: Sources | None = None) -> str:
 def fingerprints(part: Part, options: Mapping[str, Any]) -> dict[str, str]:
     """The part's fingerprint, and those of the parts that its options name, by part id."""
     resolved = part.resolve(options)
-    named = [catalogue.get(str(resolved[o.name]), kind=o.names) for o in part.options if o.names]
+    named = [catalogue.parse(str(resolved[o.name]), kind=o.names)[0] for o in part.options if o.names]
     return {p.id: fingerprint(p) for p in (part, *named)}
 
 

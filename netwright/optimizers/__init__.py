@@ -2,4 +2,4 @@
 
 from netwright.core.catalogue import module_getattr
 
-__getattr__ = module_getattr("optimizer", __name__, "_torch", "_copies")
+__getattr__ = module_getattr("optimizer", __name__)

@@ -17,9 +17,9 @@ from torch.func import vmap
 from netwright.core.contract import Check, Skip, Wrong, expect
 from netwright.core.errors import BadInput
 from netwright.core.part import Option
-from netwright.optimizers._kind import REST, OptimizerPart, SchedulePart, State, toy
-from netwright.optimizers._torch import reading
+from netwright.optimizers._kind import OptimizerPart, SchedulePart, toy
 from netwright.tensor.groups import parameter_groups
+from netwright.tensor.stepping import REST, State, reading
 
 STEPS = 20
 DECAY = 0.1
@@ -169,26 +169,30 @@ def scope(part: OptimizerPart) -> None:
     start, slope = toy((2, 4, 3) if part.tags.scope == "tensor" else (6,))
     at = torch.from_numpy(start)
 
-    def run(g: Tensor, at: Tensor = at) -> Tensor:
-        *_, (p, _) = steps_of(part, at, lambda p: g * (1 + 0.1 * p), 5, lr=rate(part))
+    def run(g: Tensor, options: Mapping[str, Any], at: Tensor = at) -> Tensor:
+        *_, (p, _) = steps_of(part, at, lambda p: g * (1 + 0.1 * p), 5, lr=rate(part), options=options)
         return p
 
     first = slope(at)
-    other = first.clone()
+    other, one = first.clone(), first.clone()
     other[-1] = 0.3 - 2.5 * other[-1]
-    a, b = run(first), run(other)
-    if part.tags.scope == "net":
-        expect(not torch.equal(a[:-1], b[:-1]), "it is said to sum over a net, yet no value's gradient moves another")
-        return
-    expect(torch.equal(a[:-1], b[:-1]), f"scope {part.tags.scope!r}, yet the gradient of another changes it")
-    if part.tags.scope == "value":
-        order = torch.tensor([3, 1, 5, 0, 4, 2])
-        expect(torch.equal(run(first[order], at[order]), a[order]), "it isn't the same for every place of a tensor")
-        return
-    one = first.clone()
-    one[0, 0, 0] *= -2
-    changed = run(one)[0] != a[0]
-    expect(bool(changed.flatten()[1:].any()), "it is said to know its whole matrix, yet no value's gradient moves another")
+    one.view(-1)[0] *= -2
+    coupled = False
+    for base in ({}, *part.settings):
+        options = part.resolve(base)
+        a, b = run(first, options), run(other, options)
+        if part.tags.scope == "net":
+            coupled |= not torch.equal(a[:-1], b[:-1])
+            continue
+        expect(torch.equal(a[:-1], b[:-1]), f"scope {part.tags.scope!r}, yet the gradient of another changes it", given=base)
+        if part.tags.scope == "value":
+            order = torch.tensor([3, 1, 5, 0, 4, 2])
+            same = torch.equal(run(first[order], options, at[order]), a[order])
+            expect(same, "it isn't the same for every place of a tensor", given=base)
+        coupled |= bool((run(one, options) != a).view(-1)[1:].any())
+    if part.tags.scope != "value":
+        whole = {"net": "to sum over a net", "tensor": "to know its whole matrix"}[part.tags.scope]
+        expect(coupled, f"it is said {whole}, yet no value's gradient moves another")
 
 
 @of_steps
@@ -262,21 +266,22 @@ def decay(part: OptimizerPart) -> None:
 @of_steps
 def options_matter(part: OptimizerPart) -> None:
     """Every option, moved off its default, changes where it gets to."""
-    shape = shapes(part)[-1]
-    start, gradient = toy(shape)
+    start, slope = toy(shapes(part)[-1])
     p = torch.from_numpy(start)
 
-    def end(options: Mapping[str, Any]) -> Tensor:
-        *_, (end, state) = steps_of(part, p, gradient, STEPS, lr=rate(part), weight_decay=decays(part)[-1], options=options)
-        own = part.own(options)
-        return torch.stack([end, part.read(end, state, **own) if part.read else end])
+    def end(options: Mapping[str, Any], lr: float) -> Tensor:
+        run = steps_of(part, p, slope, STEPS, lr=lr, weight_decay=decays(part)[-1], options=options)
+        *_, (end, state) = run
+        return torch.stack([end, part.read(end, state, **part.own(options)) if part.read else end])
 
-    bases = [part.resolve({}), *(part.resolve(base) for base in part.settings)]
+    bases = [part.resolve(base) for base in ({}, *part.settings)]
+    rates = (rate(part),) if part.tags.free else (rate(part), 30 * rate(part))
     for option in part.options:
-        if option.name in REST:
-            continue
-        ends = [(end(base), end({**base, option.name: moved(option)})) for base in bases]
-        expect(any(not torch.equal(a, b) for a, b in ends), f"{option.name}={moved(option)!r} does nothing", given=bases)
+        if option.name not in REST:
+            tries = [(base, lr) for base in bases for lr in rates]
+            ends = [(end(base, lr), end({**base, option.name: moved(option)}, lr)) for base, lr in tries]
+            matters = any(not torch.equal(a, b) for a, b in ends if bool(torch.isfinite(a).all()))
+            expect(matters, f"{option.name}={moved(option)!r} does nothing", given=bases)
 
 
 @of_steps

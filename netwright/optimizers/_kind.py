@@ -8,8 +8,8 @@ def factor(step, steps, **options) -> float                             # a sche
 What one tensor is, `Tags.scope` says: for "value" any, as each value stands for itself; for "tensor" a matrix comes as
 (matrices, out, rest) by its role, whose first axis counts matrices that know nothing of each other, and all else flat;
 for "net" all that is optimised together comes as one flat tensor. A step may change nothing in place and branch on no
-value (torch.where instead), so that torch.vmap takes it. From it come the optimizer for torch (_torch.py), the form that
-updates a stack of copies at once (_copies.py), and the state that is saved.
+value (torch.where instead), so that torch.vmap takes it. From it come the optimizer for torch and the
+state that is saved (netwright.tensor.stepping), and the form that updates a stack of copies at once (netwright.tensor.copies).
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from torch import Tensor
 from netwright.core.errors import BadInput
 from netwright.core.kind import OPTIMIZER, SCHEDULE, TRAIN, Kind
 from netwright.core.part import Option, Part
+from netwright.tensor.copies import over_copies
 from netwright.tensor.modules import Role
+from netwright.tensor.stepping import State, check_rate, over, own_options
 
-#: Raised by hand when numbers of this file, _torch.py or _copies.py move; tests/golden fails when they move and this did not.
+#: Raised by hand when numbers of this file move; tests/golden fails when they move and this did not.
 KIND_VERSION = 1
 
-State = dict[str, Tensor]
 Array = np.ndarray[Any, np.dtype[np.float64]]
 SCOPES = ("value", "tensor", "net")
 DECAYS = ("coupled", "decoupled", "none")
@@ -121,8 +122,6 @@ class OptimizerPart(Part):
 
     def accept(self, lr: float, weight_decay: float) -> None:
         """Raises BadInput for a rate or a decay that it doesn't take."""
-        from netwright.optimizers._torch import check_rate
-
         check_rate(self, lr, weight_decay)
 
     @property
@@ -132,7 +131,7 @@ class OptimizerPart(Part):
 
     def own(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """What of its resolved options the step itself takes."""
-        return {name: value for name, value in options.items() if name not in REST}
+        return own_options(self, options)
 
     def build(
         self, parameters: Any = None, lr: float | None = None, weight_decay: float = 0.0, **options: Any
@@ -141,8 +140,6 @@ class OptimizerPart(Part):
 
         lr: by default the published one. weight_decay: of groups that name none. Raises BadInput, UnknownName.
         """
-        from netwright.optimizers._torch import over
-
         return over(self, parameters, lr, weight_decay, self.resolve(options))
 
     def over_copies(
@@ -153,9 +150,7 @@ class OptimizerPart(Part):
         roles: Mapping[str, Role],
         **options: Any,
     ) -> Any:
-        """The form that updates a stack of copies at once: see netwright.optimizers._copies.over_copies."""
-        from netwright.optimizers._copies import over_copies
-
+        """The form that updates a stack of copies at once: see netwright.tensor.copies."""
         return over_copies(self, params, decays, rates, roles, self.resolve(options))
 
 
@@ -194,10 +189,6 @@ class SchedulePart(Part):
         if not 0 <= factor < math.inf:
             raise BadInput(f"{self.id}: the factor at step {step} of {steps} is {factor}")
         return factor
-
-
-#: Options of a part that takes matrices alone: who takes the rest, and at which share of its rate.
-REST = ("rest", "rest_rate")
 
 
 def rest_options(rest: str, rate: float) -> tuple[Option, Option]:

@@ -22,6 +22,7 @@ from netwright.tensor.modules import resizable
 
 SCHEMA = "1"
 HEAD = "head"  # the entry of a file's metadata that holds all that is no tensor
+STATE = "optimizer"  # under which name a file keeps what an optimizer knows
 
 
 def save(
@@ -43,7 +44,7 @@ def save(
         plain = {str(i): {n: v for n, v in s.items() if not isinstance(v, Tensor)} for i, s in packed["state"].items()}
         packed = {"groups": packed["param_groups"], "plain": plain}
     try:
-        head = json.dumps({"ties": ties, "optimizer": packed, "extra": dict(extra or {})}, allow_nan=False)
+        head = json.dumps({"ties": ties, STATE: packed, "extra": dict(extra or {})}, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise BadInput(f"extra= and the optimizer's options have to be plain JSON values: {error}") from None
     return write_whole(path, to_bytes(tensors, {"netwright": SCHEMA, HEAD: head}))
@@ -71,9 +72,9 @@ def load(model: nn.Module, path: str | Path, *, optimizer: torch.optim.Optimizer
     state |= {name: state[first] for name, first in head["ties"].items() if first in state}
     _same_shapes(model.state_dict(), state, resizable(model), path)
     if optimizer is not None:
-        if not head["optimizer"]:
+        if not head[STATE]:
             raise BadInput(f"{path.name} holds no optimizer state; leave optimizer= out")
-        optimizer.load_state_dict(_unpacked(head["optimizer"], tensors))
+        optimizer.load_state_dict(_unpacked(head[STATE], tensors))
     model.load_state_dict(state)
     return head["extra"]
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from netwright.core.part import Claim, Option, Paper
-from netwright.optimizers._kind import Array, State, Tags, Twin, optimizer
+from netwright.optimizers._kind import Array, Tags, Twin, optimizer
+from netwright.tensor.stepping import State
 
 
 def start(p: Tensor) -> State:

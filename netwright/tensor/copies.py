@@ -18,9 +18,8 @@ from torch import Tensor
 from torch.func import vmap
 
 from netwright.core.errors import Misfit
-from netwright.optimizers._kind import OptimizerPart
-from netwright.optimizers._torch import Steps, check_rate, followed, over
 from netwright.tensor.modules import LOW, Role
+from netwright.tensor.stepping import Steps, check_rate, followed, over
 
 Named = Mapping[str, Tensor]
 
@@ -48,7 +47,7 @@ def column(values: Any, like: Tensor) -> Tensor:
 
 
 def over_copies(
-    part: OptimizerPart,
+    part: Any,
     params: Named,
     decays: Mapping[str, float],
     rates: Sequence[float],
@@ -71,7 +70,7 @@ def over_copies(
 @final
 class _Scaled(Copies):
     def __init__(
-        self, part: OptimizerPart, params: Named, decays: Mapping[str, float], rates: Sequence[float], options: Mapping[str, Any]
+        self, part: Any, params: Named, decays: Mapping[str, float], rates: Sequence[float], options: Mapping[str, Any]
     ) -> None:
         super().__init__(params, rates)
         split: dict[bool, list[Tensor]] = {True: [], False: []}
@@ -99,7 +98,7 @@ class _Scaled(Copies):
 class _Mapped(Copies):
     def __init__(
         self,
-        part: OptimizerPart,
+        part: Any,
         params: Named,
         decays: Mapping[str, float],
         rates: Sequence[float],

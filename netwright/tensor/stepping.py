@@ -1,7 +1,8 @@
-"""The optimizer for torch that comes of a part: torch's own with its kernels where the part has a twin, else `Steps`.
+"""The optimizer for torch that comes of a step on one tensor: torch's own with its kernels where it has it, else `Steps`.
 
-Both name their state: what is loaded is matched by the names of parameters where these are known, whatever the order of
-groups. `with reading(optimizer):` puts the values at which a net is evaluated and saved into it, for the time inside.
+`part` is the declaration of an optimizer throughout (netwright.optimizers). Whichever is made, what it loads is matched by the
+names of parameters where these are known, whatever the order of groups, and `with reading(optimizer):` puts the values at
+which a net is evaluated and saved into it, for the time inside.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from torch import Tensor, nn
 from netwright.core import catalogue
 from netwright.core.errors import BadInput, Misfit, UnknownName
 from netwright.core.kind import OPTIMIZER
-from netwright.optimizers._kind import REST, OptimizerPart, State
 from netwright.tensor.groups import Groups, parameter_groups
 from netwright.tensor.modules import LOW, Role, guess
 
+#: Options of a part that takes matrices alone: who takes the rest, and at which share of its rate.
+REST = ("rest", "rest_rate")
 #: In the state of a value kept in half precision: the value itself, which small steps can reach.
 MASTER = "master"
 Options = Mapping[str, Any]
+State = dict[str, Tensor]
 
 
-def over(part: OptimizerPart, parameters: Any, lr: Any, weight_decay: float, options: Options) -> torch.optim.Optimizer:
+def over(part: Any, parameters: Any, lr: Any, weight_decay: float, options: Options) -> torch.optim.Optimizer:
     """The part over these parameters. options: all its own. Raises BadInput for what it can't take."""
     lr = part.tags.published if lr is None else lr
     check_rate(part, lr, weight_decay)
@@ -43,7 +46,7 @@ def over(part: OptimizerPart, parameters: Any, lr: Any, weight_decay: float, opt
     tensors = [p[1] if isinstance(p, tuple) else p for group in groups for p in group["params"]]
     fused = part.twin.fused and all(p.is_floating_point() and p.dtype != torch.float16 for p in tensors)
     speed: dict[str, Any] = {"fused": True} if fused else {"foreach": False}
-    built = part.twin.cls(groups, lr=lr, weight_decay=weight_decay, **part.twin.keywords(options), **speed)  # type: ignore[call-arg]
+    built = part.twin.cls(groups, lr=lr, weight_decay=weight_decay, **part.twin.keywords(options), **speed)
     for group in groups:
         if strange := sorted(set(group) - set(built.defaults) - {"params", "param_names"}):
             raise BadInput(f"{part.id}: a group has {strange[0]!r}; a group may have lr and weight_decay of its own")
@@ -58,7 +61,7 @@ def over(part: OptimizerPart, parameters: Any, lr: Any, weight_decay: float, opt
     return built
 
 
-def check_rate(part: OptimizerPart, lr: Any, weight_decay: Any) -> None:
+def check_rate(part: Any, lr: Any, weight_decay: Any) -> None:
     """Raises BadInput for a rate or a decay that the part doesn't take."""
     number = float(lr) if isinstance(lr, (int, float, Tensor)) and not isinstance(lr, bool) else math.nan
     if not 0 <= number < math.inf:
@@ -89,6 +92,11 @@ def _listed(params: Any) -> list[Any]:
     return [params] if isinstance(params, Tensor) else list(params)
 
 
+def own_options(part: Any, resolved: Options) -> dict[str, Any]:
+    """What of all its options the step itself takes."""
+    return {option.name: resolved[option.name] for option in part.options if option.name not in REST}
+
+
 @contextmanager
 def reading(*optimizers: Any) -> Iterator[None]:
     """Inside, the parameters have the values at which the net is evaluated and saved; afterwards those it trains at.
@@ -113,7 +121,7 @@ class Steps(torch.optim.Optimizer):
 
     def __init__(
         self,
-        part: OptimizerPart,
+        part: Any,
         groups: Sequence[dict[str, Any]],
         lr: float,
         weight_decay: float,
@@ -154,9 +162,10 @@ class Steps(torch.optim.Optimizer):
         role = self._known.get(name) or guess(name, p)
         return role if role.matrix and role.fits and role.shape == tuple(p.shape) else None
 
-    def _rest(self, group: Mapping[str, Any]) -> tuple[OptimizerPart, dict[str, Any]]:
+    def _rest(self, group: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        part: Any
         part, given = catalogue.parse(str(group[REST[0]]), catalogue.kind_with(OPTIMIZER))
-        if not isinstance(part, OptimizerPart) or part.tags.scope != "value" or part.tags.free or part.read is not None:
+        if OPTIMIZER not in part.slots() or part.tags.scope != "value" or part.tags.free or part.read is not None:
             raise Misfit(
                 f'{self.part.id}: rest={group[REST[0]]!r}; expected an optimizer of scope "value" with a rate of its own'
             )
@@ -171,12 +180,12 @@ class Steps(torch.optim.Optimizer):
                 count[part.id] = count.get(part.id, 0) + p.numel()
         return count
 
-    def taker(self, p: Tensor, group: Mapping[str, Any]) -> tuple[OptimizerPart, dict[str, Any], float]:
+    def taker(self, p: Tensor, group: Mapping[str, Any]) -> tuple[Any, dict[str, Any], float]:
         """(who steps this tensor, its options, its factor on the rate)."""
         if self.part.tags.matrices and self.role(p) is None:
             rest, options = self._rest(group)
             return rest, options, float(group[REST[1]])
-        return self.part, self.part.own({option.name: group[option.name] for option in self.part.options}), 1.0
+        return self.part, own_options(self.part, group), 1.0
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -205,10 +214,8 @@ class Steps(torch.optim.Optimizer):
             state |= part.start(seen(value))
         state["step"] += 1
         inner = {name: t for name, t in state.items() if name not in ("step", MASTER)}
-        new, inner = part.steps(
-            seen(g.to(value.dtype)), inner, seen(value), state["step"],
-            lr=group["lr"] * factor, weight_decay=group["weight_decay"], **options,
-        )  # fmt: skip
+        rates = {"lr": group["lr"] * factor, "weight_decay": group["weight_decay"]}
+        new, inner = part.steps(seen(g.to(value.dtype)), inner, seen(value), state["step"], **rates, **options)
         state |= inner
         self._put(p, role.from_matrix(new) if role is not None else new.reshape(p.shape))
 
@@ -264,7 +271,7 @@ class Steps(torch.optim.Optimizer):
         """Give the parameters the values at which the net is evaluated: `reading` does, and takes them out again."""
         assert self.part.read is not None
         for group in self.param_groups:
-            options = self.part.own({option.name: group[option.name] for option in self.part.options})
+            options = own_options(self.part, group)
             for p in group["params"]:
                 if "step" not in self.state.get(p, {}):
                     continue
@@ -306,7 +313,7 @@ def _flat(t: Tensor) -> Tensor:
     return t.reshape(-1)
 
 
-def _travelling(part: OptimizerPart) -> Any:
+def _travelling(part: Any) -> Any:
     """A part of the catalogue by its id, as which it can be pickled; another as it is."""
     try:
         return part.id if catalogue.get(part.id) is part else part
