@@ -57,7 +57,7 @@ def data(batch: int, device: str) -> tuple[Tensor, Tensor]:
 def looped(part: RulePart, depth: int, batch: int, device: str) -> Callable[[], None]:
     """A step of a rule as the loop engine takes it: each unit stepped and freed as its loss comes."""
     rule, (x, y) = rule_of(part, depth, device), data(batch, device)
-    loop = Loop(rule, Setting(seed=0, lr=1e-4, steps=1, batch=batch, evals=(1,)))
+    loop = Loop(rule, Setting(seed=0, lr=1e-4, steps=1, batch=batch, evals=(1,), optimizer="adam", schedule="constant"))
     draws = tuple(d.to(device) for d in rule.draw(x, y, generator(0, "draw", device=device)))
     return lambda: loop.step(x, y, draws) and None
 

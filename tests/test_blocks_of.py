@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+import toys
 from torch import Tensor, nn
 
 from netwright.core import catalogue
@@ -85,7 +86,7 @@ def test_rules_train_the_model_itself():
         except Misfit:
             continue
         y = torch.tensor([0, 1])
-        setting = Setting(seed=0, lr=0.01, steps=1, batch=2, evals=(1,))
+        setting = Setting(seed=0, lr=0.01, steps=1, batch=2, evals=(1,), optimizer=toys.ADAPTIVE, schedule=toys.STEADY)
         Loop(rule, setting).step(IMAGE, y, rule.draw(IMAGE, y, torch.Generator().manual_seed(0)))
         assert any(not torch.equal(before[name], p) for name, p in model.named_parameters()), part.id
         seen += 1

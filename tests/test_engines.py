@@ -89,6 +89,7 @@ def test_twenty_steps_of_plain_sgd_agree(name):
 
 
 @pytest.mark.parametrize("optimizer", [p for p in catalogue.parts("optimizer") if OPTIMIZER in p.slots()], ids=lambda p: p.name)
+@pytest.mark.every_part
 def test_copies_step_as_single_ones_do_each_at_its_own_rate(optimizer):
     if optimizer.why_not_stackable:
         with pytest.raises(Misfit, match="sums over all tensors"):
@@ -99,10 +100,11 @@ def test_copies_step_as_single_ones_do_each_at_its_own_rate(optimizer):
     ]
     decay = {} if optimizer.tags.decay == "none" else {"weight_decay": 0.1}
     for options in {"", ":" + ",".join(moved)} if moved else {""}:
-        assert_same(*both(toys.Whole, optimizer=optimizer.id + options, schedule="cosine", **decay), tolerance=1e-6)
+        assert_same(*both(toys.Whole, optimizer=optimizer.id + options, schedule=toys.FALLING, **decay), tolerance=1e-6)
 
 
 @pytest.mark.parametrize("schedule", [p.name for p in catalogue.parts("optimizer") if SCHEDULE in p.slots()])
+@pytest.mark.every_part
 def test_clipping_schedules_decay_and_augmentation_agree(schedule):
     assert_same(*both(toys.Local, schedule=schedule, clip=0.05, weight_decay=0.2, augment=noise))
 
@@ -127,7 +129,8 @@ def fits(arm, task) -> bool:
 
 @pytest.mark.every_part
 def test_parts_of_the_catalogue_agree_on_their_own_hosts():
-    task = dataclasses.replace(open_task("moons", {}), steps=20, evals=(10, 20), optimizer="sgd")
+    task = open_task("moons", {})
+    task = dataclasses.replace(task, steps=20, evals=(10, 20), slots={**task.slots, OPTIMIZER: toys.PLAIN})
     rules = [p for p in catalogue.parts("rule") if p.tags.stackable and not p.tags.closed_form]
     arms = [ArmSpec("a", {"activation": (toys.smooth_elementwise().id, {}), "rule": (p.id, {})}) for p in rules]
     arms = [arm for arm in arms if fits(arm, task)]
@@ -221,7 +224,7 @@ def armed(which: int, n: int = 3):
 
 
 def test_a_copy_that_goes_bad_is_masked_and_the_others_do_not_notice():
-    data, settings = [toys.data(s) for s in range(3)], [toys.setting(s, optimizer="adam") for s in range(3)]
+    data, settings = [toys.data(s) for s in range(3)], [toys.setting(s, optimizer=toys.ADAPTIVE) for s in range(3)]
     rules = armed(1)
     outs = train_stack(rules, data, settings)
     clean_rules = [toys.build(seed=s, act=lambda c: toys.Bomb()) for s in range(3)]
@@ -336,7 +339,7 @@ def test_every_precision_learns_on_both_engines(precision):
     for cls, build in ((toys.Whole, {"norm": "batch"}), (toys.Local, {})):
         rules, settings = (
             [toys.build(cls, s, **build) for s in SEEDS],
-            [toys.setting(s, precision=precision, optimizer="adam") for s in SEEDS],
+            [toys.setting(s, precision=precision, optimizer=toys.ADAPTIVE) for s in SEEDS],
         )
         data = [toys.data(s) for s in SEEDS]
         outs = [train(toys.build(cls, s.seed, **build), d, s) for d, s in zip(data, settings, strict=True)]
@@ -378,9 +381,9 @@ def test_weight_decay_spares_vectors_and_what_a_part_spares():
 
 
 def test_a_setting_names_near_optimizers_schedules_and_precisions():
-    for field, wrong, near in (("optimizer", "adma", "adam"), ("schedule", "cosin", "cosine"), ("precision", "bf61", "bf16")):
+    for field, near in ((OPTIMIZER, toys.ADAPTIVE), (SCHEDULE, toys.FALLING), ("precision", "bf16")):
         with pytest.raises(UnknownName, match=near):
-            toys.setting(**{field: wrong})
+            toys.setting(**{field: f"{near}x"})
 
 
 # Streams --------------------------------------------------------------------------------------------------------------

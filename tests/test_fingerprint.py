@@ -20,6 +20,7 @@ from netwright.core import fingerprint as prints
 from netwright.core.errors import BadInput
 from netwright.core.fingerprint import Key, Sources, fingerprint, house, judged, reach, source_hash
 from netwright.rules._toy import Toy
+from netwright.tensor.stepping import reading
 
 ROOT = Path(__file__).parents[1]
 PARTS = catalogue.parts()
@@ -316,6 +317,19 @@ def use_of(part: Any) -> Callable[[], Any]:
     if part.kind == "measure":
         seen = part.cases()
         return lambda: [part.build()(net, view) for net, view, _ in seen]
+    if part.kind == "optimizer":
+        if not hasattr(part, "steps"):
+            return lambda: part.build(8)(3)
+        net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4))
+        optimizer = part.build(net)
+        net(torch.randn(5, 3)).square().sum().backward()
+
+        def twice() -> None:
+            optimizer.step()
+            with reading(optimizer):
+                optimizer.step()
+
+        return twice
     if part.kind == "experiment":
         setup = part.build("tiny")
         if part.gives:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import toys
 from torch import Tensor, nn
 
 from netwright.bench.entrant import enter
@@ -210,7 +211,11 @@ def score(task: Any, rule: str, seed: int, options: dict[str, Any]) -> float:
     entrant = enter(task, ArmSpec("arm", {"rule": (rule, options)}))
     bound, lr = entrant.build(seed), entrant.rates[2]
     data = task.data(seed)
-    train(bound, data, Setting(seed=seed, lr=lr, steps=100, batch=task.batch, evals=(100,)))
+    train(
+        bound,
+        data,
+        Setting(seed=seed, lr=lr, steps=100, batch=task.batch, evals=(100,), optimizer=toys.ADAPTIVE, schedule=toys.STEADY),
+    )
     x, y = data.split("test")
     return float(task.problem.metric(predict(bound, x), y))
 
@@ -234,7 +239,10 @@ def test_stacked_trainings_over_a_graph_are_the_loops(part: Any) -> None:
         return [enter(task, ArmSpec("arm", {"rule": (part.id, {})})).build(seed) for seed in (0, 1)]
 
     data = [task.data(0), task.data(1)]
-    settings = [Setting(seed=seed, lr=0.01, steps=6, batch=35, evals=(3, 6)) for seed in (0, 1)]
+    settings = [
+        Setting(seed=seed, lr=0.01, steps=6, batch=35, evals=(3, 6), optimizer=toys.ADAPTIVE, schedule=toys.STEADY)
+        for seed in (0, 1)
+    ]
     stacked = train_stack(rules(), data, settings)
     for rule, d, s, out in zip(rules(), data, settings, stacked, strict=True):
         alone = train(rule, d, s)

@@ -11,6 +11,7 @@ import mine
 import plugin
 import pytest
 import torch
+import toys
 from typer.testing import CliRunner
 
 from netwright.bench import jobs
@@ -25,6 +26,7 @@ from netwright.compare import compare
 from netwright.core import catalogue
 from netwright.core.canonical import canonical_json
 from netwright.core.errors import BadInput, Misfit, UnknownName
+from netwright.core.kind import OPTIMIZER, SCHEDULE
 
 SMALL = {"task": "moons", "seeds": 2, "trials": 2, "steps": 10, "match": "none", "engine": "loop"}
 
@@ -129,13 +131,15 @@ def test_a_key_names_everything_that_changes_a_result():
             field
         )
     for value in (
-        {"optimizer": "sgd"},
-        {"schedule": "cosine"},
+        {"slots": {OPTIMIZER: toys.PLAIN}},
+        {"slots": {SCHEDULE: toys.FALLING}},
         {"clip": 1.0},
         {"weight_decay": 0.1},
         {"version": "2"},
         {"size": "full"},
     ):
+        if "slots" in value:
+            value = {"slots": {**entrants[0].task.slots, **value["slots"]}}
         other = enter_all(dataclasses.replace(entrants[0].task, **value), request)
         assert not set(keys) & {r.key for r in planning.runs_of(request, other, plan)}, value
     more, _ = request_of([a, b], seeds=12)

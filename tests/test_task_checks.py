@@ -17,6 +17,7 @@ from netwright.contract import apply, checks, every, run
 from netwright.core import catalogue
 from netwright.core.contract import Result
 from netwright.core.errors import require
+from netwright.core.kind import OPTIMIZER
 from netwright.core.part import Option, Paper
 from netwright.engine.task import Data, Problem, Task, accuracy, eval_grid, one_hot, three_splits
 from netwright.tasks import TaskPart, host_net, task_part
@@ -234,7 +235,7 @@ FAULTS: list[tuple[str, str, Change, str]] = [
     ("budget", "half a step", changed(steps=250.0), "whole numbers"),
     ("budget", "a huge batch", changed(batch=ROWS), "a batch is larger than train"),
     ("budget", "rates in disorder", changed(lr=(1e-3, 1e-1, 1.0)), "lowest < published"),
-    ("budget", "no such optimizer", changed(optimizer="adamm"), "adamm.*did you mean adam"),
+    ("budget", "no such optimizer", changed(slots={**USUAL.slots, OPTIMIZER: "adamm"}), "adamm.*did you mean adam"),
     ("budget", "a rule for an activation", changed(slots={"activation": USUAL.control}), "doesn't fill the slot"),
     ("budget", "no such control", changed(control="rule/no-such"), "no-such"),
     ("augmentation", "half of it", augment(lambda x, g: jittered(x, g)[:, :2]), "shape or dtype"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import toys
 from mine import Net, points, task
 from torch import Tensor, nn
 
@@ -45,9 +46,9 @@ def test_the_same_task_has_the_same_keys() -> None:
         {"steps": 21},
         {"batch": 8},
         {"evals": 5},
-        {"optimizer": "sgd"},
+        {"optimizer": toys.PLAIN},
         {"optimizer_options": {"betas": (0.5, 0.9)}},
-        {"schedule": "cosine"},
+        {"schedule": toys.FALLING},
         {"weight_decay": 0.1},
         {"clip": 1.0},
         {"version": "2"},

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright.core import catalogue
+from netwright.core.kind import SCHEDULE
 from netwright.engine.loop import Setting
 from netwright.engine.rule import Phase, Rule
 from netwright.engine.task import Data, Problem, accuracy, one_hot, three_splits
@@ -210,7 +211,15 @@ def build(cls: type[Rule] = Whole, seed: int = 0, norm: str = "none", act: Any =
     return rule
 
 
-SETTING = Setting(seed=0, lr=0.05, steps=20, batch=16, evals=(5, 10, 20), optimizer="sgd", precision="fp64")
+_FUSED: list[Any] = [part for part in catalogue.parts("optimizer") if getattr(part, "twin", None) and part.twin.fused]
+#: Optimizers: a plain step, and an adaptive one. Schedules: one that stays, and one that falls to 0.
+PLAIN = next(part.name for part in _FUSED if part.tags.scaling == "linear")
+ADAPTIVE = next(part.name for part in _FUSED if part.tags.published == 1e-3 and part.tags.decay == "coupled")
+_SCHEDULES: dict[str, Any] = {part.name: part.build(8) for part in catalogue.parts("optimizer") if SCHEDULE in part.slots()}
+STEADY = next(name for name, at in _SCHEDULES.items() if at(0) == at(8) == 1)
+FALLING = next(name for name, at in _SCHEDULES.items() if (at(0), at(8)) == (1, 0))
+
+SETTING = Setting(seed=0, lr=0.05, steps=20, batch=16, evals=(5, 10, 20), optimizer=PLAIN, schedule=STEADY, precision="fp64")
 
 
 def setting(seed: int = 0, **changes: Any) -> Setting:

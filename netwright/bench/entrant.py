@@ -86,7 +86,7 @@ class Entrant:
         """Arms of one family share a range of rates, and its widening: those that learn, and step, in the same way."""
         if self.task.call:
             return OWN
-        by, own = self.parts[OPTIMIZER].part, named(OPTIMIZER, self.task.optimizer).part
+        by, own = self.parts[OPTIMIZER].part, named(OPTIMIZER, self.task.slots[OPTIMIZER]).part
         return self.tags.family if by.id == own.id else f"{self.tags.family}, {by.name}"
 
     @property
@@ -99,7 +99,7 @@ class Entrant:
         if self.task.call:
             return self.task.lr
         by: Any = self.parts[OPTIMIZER].part
-        own: Any = named(OPTIMIZER, self.task.optimizer).part
+        own: Any = named(OPTIMIZER, self.task.slots[OPTIMIZER]).part
         if by.tags.free:
             return 1.0, 1.0, 1.0
         if own.tags.free:

@@ -208,7 +208,7 @@ def slots_of(task: Task, arm: Sequence[Part] = ()) -> tuple[str, ...]:
         given: Any = next((part for part in arm if HOST in part.slots() and HOST in task.slots), None)
         host = given or host_of(task, chosen(task))
         own = list(host.places) if host else []
-    return tuple(dict.fromkeys((*task.defaults, *own)))
+    return tuple(dict.fromkeys((*task.slots, *own)))
 
 
 def parse_arm(text: str, task: Task) -> ArmSpec:

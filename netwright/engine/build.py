@@ -44,7 +44,7 @@ class Chosen:
 
 
 def named(slot: str, text: str) -> Chosen:
-    """The part, with its options, that a text names for a slot. Raises UnknownName, BadInput."""
+    """The part, with its options, that a text names for a slot: "adamw:beta2=0.99". Raises UnknownName, BadInput."""
     kind = catalogue.kind_with(slot)
     try:
         part, options = catalogue.parse(text, kind)
@@ -65,7 +65,7 @@ def chosen(task: Task, given: Mapping[str, tuple[str, Mapping[str, Any]]] | None
     given: slot -> (part id, options), laid over the task's defaults. A default gives way to a part that replaces it, and
     to a net, chosen by the arm, that has no place for it.
     """
-    out = {slot: named(slot, default) for slot, default in task.defaults.items() if default and slot not in (given or {})}
+    out = {slot: named(slot, default) for slot, default in task.slots.items() if default and slot not in (given or {})}
     own = {slot: Chosen(catalogue.get(part_id), dict(options)) for slot, (part_id, options) in (given or {}).items()}
     gone = {slot for one in own.values() for slot in one.part.replaces}
     if HOST in own:

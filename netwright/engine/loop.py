@@ -45,8 +45,8 @@ class Setting:
     steps: int
     batch: int
     evals: tuple[int, ...]
-    optimizer: str = "adam"
-    schedule: str = "constant"
+    optimizer: str
+    schedule: str
     weight_decay: float = 0.0
     clip: float | None = None
     precision: str = "fp32"
@@ -84,8 +84,7 @@ class Setting:
 
         parts: slot -> what fills it, where that isn't the task's own optimizer or schedule.
         """
-        own = {OPTIMIZER: task.optimizer, SCHEDULE: task.schedule}
-        said = {slot: str(parts[slot]) if parts and slot in parts else text for slot, text in own.items()}
+        said = {slot: str(parts[slot]) if parts else task.slots[slot] for slot in (OPTIMIZER, SCHEDULE)}
         decay = point.get("weight_decay", task.weight_decay)
         return Setting(
             seed=seed,

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netwright.core.errors import BadInput, require
-from netwright.core.kind import HOST, OPTIMIZER, SCHEDULE
+from netwright.core.kind import HOST
 from netwright.tensor.streams import permutation
 from netwright.waiting.losses import cross_entropy, mean_squared_error
 
@@ -119,8 +119,8 @@ class Task:
     data(seed) -> Data. net(fill, widths) -> the host, built on the current default device; `fill` maps places to factories.
     widths: the host's knobs for matching. lr: (lowest, highest, published rate) of backpropagation with the task's optimizer,
     on which rules declare factors. evals: steps after which validation is scored; the last is `steps`.
-    optimizer, schedule: parts as text ("adamw:beta2=0.99"), which an arm may replace.
-    slots: slot -> the part that fills it by default, as text; "" where nothing does. host: id of the net, "" for a model of
+    slots: slot -> the part that fills it by default, as text; "" where nothing does. Every run has a rule, an optimizer and a
+    schedule: they are named here ("optimizer/adamw:beta2=0.99"). host: id of the net, "" for a model of
     the user's own. A task whose slots name a net (netwright.core.kind.HOST) lets arms choose it, and has neither net nor host.
     foreign: the host is a user's model: it is built inside fork_rng and arms are made by swap.
     """
@@ -139,8 +139,6 @@ class Task:
     slots: Mapping[str, str]
     net: Callable[..., nn.Module] = in_a_slot
     control: str = ""
-    optimizer: str = "adam"
-    schedule: str = "constant"
     weight_decay: tuple[float, float] | float = 0.0  # a pair makes it a tuning dimension (log)
     clip: float | None = None
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
@@ -152,12 +150,6 @@ class Task:
     source_hash: str = ""
     host: str = ""
     call: str = ""  # "module:name" of a training of the user's own, which takes the place of net, data and budget
-
-    @property
-    def defaults(self) -> dict[str, str]:
-        """slot -> the part that fills it where an arm names none, as text: those of every run, and the task's own."""
-        every = {} if self.call else {OPTIMIZER: self.optimizer, SCHEDULE: self.schedule}
-        return every | dict(self.slots)
 
     def data_hash(self) -> str:
         """Hash of the pool of seed 0, taken once: it belongs to the job key, so that other data is another study.

@@ -29,13 +29,12 @@ from netwright.core.kind import OPTIMIZER, SCHEDULE, TRAIN, Kind
 from netwright.core.part import Option, Part
 from netwright.tensor.copies import over_copies
 from netwright.tensor.modules import Role
-from netwright.tensor.stepping import State, check_rate, over, own_options
+from netwright.tensor.stepping import SCOPES, State, check_rate, over, own_options
 
 #: Raised by hand when numbers of this file move; tests/golden fails when they move and this did not.
 KIND_VERSION = 1
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-SCOPES = ("value", "tensor", "net")
 DECAYS = ("coupled", "decoupled", "none")
 
 

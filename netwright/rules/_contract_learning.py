@@ -26,7 +26,7 @@ from netwright.rules._contract_cases import BATCH, Case, cases, far, in_steps, s
 from netwright.rules._kind import RulePart
 from netwright.rules._toy import Toy, gradients
 
-SETTING = Setting(seed=0, lr=0.05, steps=1, batch=BATCH, evals=(1,), optimizer="sgd")
+SETTING = Setting(seed=0, lr=0.05, steps=1, batch=BATCH, evals=(1,), optimizer="sgd", schedule="constant")
 
 
 def descent(part: RulePart) -> None:
@@ -48,7 +48,7 @@ def descent(part: RulePart) -> None:
         expect(after < before, "fifty steps on one batch don't lower the loss", given=case, got=after, wanted=wanted)
 
 
-ADAM = Setting(seed=0, lr=0.01, steps=4, batch=BATCH, evals=(4,), optimizer="adam")
+ADAM = Setting(seed=0, lr=0.01, steps=4, batch=BATCH, evals=(4,), optimizer="adam", schedule="constant")
 
 
 def resume(part: RulePart) -> None:

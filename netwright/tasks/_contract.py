@@ -17,7 +17,7 @@ from torch import Tensor
 from netwright.core import catalogue
 from netwright.core.contract import Check, Skip, expect
 from netwright.core.errors import BadInput
-from netwright.core.kind import RULE
+from netwright.core.kind import OPTIMIZER, RULE, SCHEDULE
 from netwright.engine.blocks import count_parameters
 from netwright.engine.build import build, chosen, named, net_of
 from netwright.engine.loop import Setting, predict, train
@@ -291,9 +291,11 @@ def budget(part: TaskPart) -> None:
         expect(ends, "the grid doesn't rise to the last step", given=given, got=grid, wanted=task.steps)
         low, high, published = task.lr
         expect(0 < low < published < high < math.inf, "rates: not 0 < lowest < published < highest", given=given, got=task.lr)
-        Setting.of(task, 0, {"lr": 1e-3})  # raises for an unknown optimizer or schedule
-        for slot, name in task.defaults.items():
+        for slot in (RULE, OPTIMIZER, SCHEDULE):
+            expect(task.slots.get(slot), f"no {slot} is named in slots=, and every run has one", given=given)
+        for slot, name in task.slots.items():
             expect(not name or slot in named(slot, name).part.slots(), f"{name} doesn't fill the slot {slot}", given=given)
+        Setting.of(task, 0, {"lr": task.lr[2]})  # raises for what the optimizer doesn't take
         control = catalogue.get(task.control)
         expect(RULE in control.slots(), "the control is no rule", given=given, got=control.id)
     for task in tasks(part):

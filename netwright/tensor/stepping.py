@@ -21,6 +21,8 @@ from netwright.core.kind import OPTIMIZER
 from netwright.tensor.groups import Groups, parameter_groups
 from netwright.tensor.modules import LOW, Role, guess
 
+#: What one step knows: each value alone, each tensor, or all that is optimised together.
+SCOPES = VALUE, TENSOR, NET = "value", "tensor", "net"
 #: Options of a part that takes matrices alone: who takes the rest, and at which share of its rate.
 REST = ("rest", "rest_rate")
 #: In the state of a value kept in half precision: the value itself, which small steps can reach.
@@ -37,7 +39,7 @@ def over(part: Any, parameters: Any, lr: Any, weight_decay: float, options: Opti
         raise BadInput(f"{part.id} needs what it is to change: make({part.name!r}, parameters=model)")
     if isinstance(parameters, nn.Module):
         parameters = parameter_groups(parameters, weight_decay)
-    known = parameters.roles if isinstance(parameters, Groups) and part.tags.scope == "tensor" else {}
+    known = parameters.roles if isinstance(parameters, Groups) and part.tags.scope == TENSOR else {}
     groups = _as_groups(parameters)
     for group in groups:
         check_rate(part, group.get("lr", lr), group.get("weight_decay", weight_decay))
@@ -147,7 +149,7 @@ class Steps(torch.optim.Optimizer):
             if not p.is_floating_point():
                 raise BadInput(f"{self.part.id}: {name or 'a parameter'} is {p.dtype}; it takes real floating-point tensors")
             self._roles[id(p)] = self._role_of(name, p)
-        if self.part.tags.scope == "net" and len({float(g["lr"]) for g in self.param_groups}) > 1:
+        if self.part.tags.scope == NET and len({float(g["lr"]) for g in self.param_groups}) > 1:
             raise BadInput(f"{self.part.id} sums over all tensors, and takes one lr for all; given groups with several")
         if self.part.tags.matrices:
             self._rest(group)  # named wrongly, it is said now
@@ -157,7 +159,7 @@ class Steps(torch.optim.Optimizer):
         return self._roles[id(p)]
 
     def _role_of(self, name: str, p: Tensor) -> Role | None:
-        if self.part.tags.scope != "tensor":
+        if self.part.tags.scope != TENSOR:
             return None
         role = self._known.get(name) or guess(name, p)
         return role if role.matrix and role.fits and role.shape == tuple(p.shape) else None
@@ -165,7 +167,7 @@ class Steps(torch.optim.Optimizer):
     def _rest(self, group: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         part: Any
         part, given = catalogue.parse(str(group[REST[0]]), catalogue.kind_with(OPTIMIZER))
-        if OPTIMIZER not in part.slots() or part.tags.scope != "value" or part.tags.free or part.read is not None:
+        if OPTIMIZER not in part.slots() or part.tags.scope != VALUE or part.tags.free or part.read is not None:
             raise Misfit(
                 f'{self.part.id}: rest={group[REST[0]]!r}; expected an optimizer of scope "value" with a rate of its own'
             )
@@ -198,7 +200,7 @@ class Steps(torch.optim.Optimizer):
         for _, p, g in moving:
             if g.is_sparse:
                 raise BadInput(f"{self.part.id}: a gradient of shape {tuple(p.shape)} is sparse; use sparse=False")
-        if self.part.tags.scope == "net":
+        if self.part.tags.scope == NET:
             self._step_net(moving)
         else:
             for group, p, g in moving:

@@ -30,8 +30,12 @@ from netwright.engine.rule import Rule  # noqa: E402
 from netwright.engine.task import Problem  # noqa: E402
 from netwright.layers import Layer, Norm, layer, product, uniform_  # noqa: E402
 from netwright.layers import Tags as LayerTags  # noqa: E402
+from netwright.optimizers import Tags as OptimizerTags  # noqa: E402
+from netwright.optimizers import optimizer, rest_options, schedule  # noqa: E402
+from netwright.optimizers._contract import small, train  # noqa: E402
 from netwright.rules import Toy, gradients, rule  # noqa: E402
-from netwright.tensor.modules import drawn  # noqa: E402
+from netwright.tensor.modules import drawn, roles  # noqa: E402
+from netwright.tensor.stepping import reading  # noqa: E402
 from netwright.tensor.streams import generator, initialise  # noqa: E402
 
 FILE = Path(__file__).with_name("kinds.json")
@@ -310,12 +314,55 @@ def experiments() -> dict[str, tuple[tuple[str, ...], Callable[[], list[float]]]
     }
 
 
+def falling(step: int, steps: int, *, share: float) -> float:
+    return max(0.0, 1 - step / (share * steps))
+
+
+def heavy(g: Tensor, state: dict[str, Tensor], p: Tensor, t: int, *, lr: float, weight_decay: float, mass: float) -> Any:
+    v = mass * state["v"] + g + weight_decay * p
+    return p - lr * v / (1 - mass**t) / (v.norm() if p.dim() else 1.0), {"v": v}
+
+
+def optimizers() -> dict[str, tuple[tuple[str, ...], Callable[[], list[float]]]]:
+    """A toy of each scope in a net of every sort of tensor, as an optimizer for torch and mapped over copies; a schedule."""
+
+    def stepped(scope: str, matrices: bool, read: bool) -> list[float]:
+        own = (Option("mass", 0.5), *(rest_options("optimizer/adamw", 0.1) if matrices else ()))
+        part = optimizer(
+            heavy,
+            start=lambda p: {"v": 0.1 * p},
+            reference=lambda *given, **options: iter(()),
+            read=(lambda p, state, mass: p + mass * state["v"]) if read else None,
+            paper=PAPER,
+            summary="a toy",
+            options=own,
+            tags=OptimizerTags(scope=scope, matrices=matrices, published=0.05),
+        )
+        net, loss = small()
+        built = part.build(net, 0.05, 0.1)
+        first = train(net, built, loss, 4)
+        with reading(built):
+            out = [first, *values(loss(net), *net.parameters())]
+        if scope != "net":
+            each = {name: torch.stack([p.detach(), 2 * p.detach()]) for name, p in net.named_parameters()}
+            copies = part.over_copies(each, dict.fromkeys(each, 0.1), (0.1, 0.02), roles(net))
+            for factor in (1.0, 0.5):
+                copies.step({name: 0.1 * p for name, p in each.items()}, factor, torch.tensor([True, factor == 1.0]))
+            out += values(*each.values())
+        return out
+
+    cases = (("value", False, True), ("tensor", True, False), ("net", False, True))
+    made = {f"optimizer, {scope}": ((), lambda given=(scope, *more): stepped(*given)) for scope, *more in cases}
+    fall = schedule(falling, reference=falling, paper=PAPER, summary="a toy", options=(Option("share", 0.5),))
+    return made | {"optimizer, schedule": ((), lambda: [fall.build(8, share=0.9)(step) for step in range(9)])}
+
+
 def rows() -> dict[str, tuple[str, tuple[str, ...], Callable[[], list[float]]]]:
     """Row -> (kind, parts it is of, numbers)."""
     plain = {name: (name.split(",")[0], (), numbers) for name, numbers in (activations() | layers()).items()}
     real = {
         name: (name.split("/")[0].split(",")[0], uses, numbers)
-        for name, (uses, numbers) in (nets() | rules() | tasks() | experiments()).items()
+        for name, (uses, numbers) in (nets() | rules() | tasks() | experiments() | optimizers()).items()
     }
     return plain | real
 

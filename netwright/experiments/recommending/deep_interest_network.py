@@ -150,7 +150,8 @@ def make(size: str, interests: int, signal: float) -> Task:
         batch=batch,
         evals=eval_grid(steps),
         lr=(1e-3, 1e-1, 2e-2),
-        slots={"net": MEAN, "activation": "activation/prelu", "rule": "rule/backprop", "norm": ""},
+        slots={"net": MEAN, "activation": "activation/prelu", "rule": "rule/backprop", "norm": ""}
+        | {"optimizer": "optimizer/adam", "schedule": "optimizer/constant"},
         options={"interests": interests, "signal": signal},
     )
 
@@ -160,7 +161,7 @@ PART = recipe(
     name="deep-interest-network",
     paper=Paper("deep-interest-network", equation="(3)"),
     formula=r"\sum_j w(q, k_j)\, k_j \;\;\mathrm{against}\;\; \frac{1}{L} \sum_j k_j",
-    uses=("net/interest-net", PLAIN, "activation/prelu", "rule/backprop"),
+    uses=("net/interest-net", PLAIN, "activation/prelu", "rule/backprop", "optimizer/adam", "optimizer/constant"),
     arms=(MEAN, ATTENTION, PLAIN, NONE),
     terms={"match": "params", "trials": 3},
     options=(

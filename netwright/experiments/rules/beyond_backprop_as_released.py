@@ -55,7 +55,14 @@ def until_it_stops(task: Task, spec: str, seed: int, lr: float, decay: float, si
     per_epoch = len(data.train) // task.batch
     steps = max(1, math.ceil(epochs * per_epoch))
     setting = Setting(
-        seed=seed, lr=lr, steps=steps, batch=task.batch, evals=(steps,), optimizer=side.optimizer, weight_decay=decay
+        seed=seed,
+        lr=lr,
+        steps=steps,
+        batch=task.batch,
+        evals=(steps,),
+        optimizer=side.optimizer,
+        schedule="constant",
+        weight_decay=decay,
     )
     (x_val, y_val), (x_test, y_test) = data.split("val"), data.split("test")
     begun, spent = time.process_time(), 0
@@ -116,7 +123,8 @@ PART = experiment(
     cell,
     name="beyond-backprop-as-released",
     paper=Paper("beyond-backprop-study"),
-    uses=("rule/backprop", "rule/mono-forward", "rule/forward-forward", "rule/cafo", "rule/frozen-hidden", *HOSTS),
+    uses=("rule/backprop", "rule/mono-forward", "rule/forward-forward", "rule/cafo", "rule/frozen-hidden", *HOSTS)
+    + ("optimizer/adam", "optimizer/adamw", "optimizer/constant"),
     grid={"rule": tuple(PAIRS)},
     gives=("difference", "time", "steps"),
     timed=("time",),

@@ -94,7 +94,13 @@ def cora(size: str, data: str) -> Task:
         evals=eval_grid(steps),
         lr=(1e-3, 1e-1, 1e-2),
         weight_decay=5e-4,
-        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": ""},
+        slots={
+            "activation": "activation/relu",
+            "rule": "rule/backprop",
+            "norm": "",
+            "optimizer": "optimizer/adam",
+            "schedule": "optimizer/constant",
+        },
         control="rule/frozen-hidden",
     )
 

@@ -82,11 +82,15 @@ def shakespeare(size: str, data: str) -> Task:
         batch=batch,
         evals=eval_grid(steps),
         lr=(3e-4, 3e-2, 3e-3),
-        optimizer="adamw:beta2=0.99",
         weight_decay=0.1,
-        schedule="warmup-cosine",
         clip=1.0,
-        slots={"activation": "activation/gelu", "rule": "rule/backprop", "norm": "layer/layer-norm"},
+        slots={
+            "activation": "activation/gelu",
+            "rule": "rule/backprop",
+            "norm": "layer/layer-norm",
+            "optimizer": "optimizer/adamw:beta2=0.99",
+            "schedule": "optimizer/warmup-cosine",
+        },
         control="rule/frozen-hidden",
     )
 

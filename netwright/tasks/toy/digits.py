@@ -56,7 +56,13 @@ def digits(size: str, host: str) -> Task:
         batch=64,
         evals=eval_grid(steps),
         lr=(3e-4, 3e-2, 3e-3),
-        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "" if host == "mlp" else "layer/batch-norm"},
+        slots={
+            "activation": "activation/relu",
+            "rule": "rule/backprop",
+            "norm": "" if host == "mlp" else "layer/batch-norm",
+            "optimizer": "optimizer/adam",
+            "schedule": "optimizer/constant",
+        },
         control="rule/frozen-hidden",
     )
 

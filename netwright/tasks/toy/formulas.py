@@ -95,8 +95,13 @@ def formulas(size: str, formula: str) -> Task:
         batch=128,
         evals=eval_grid(steps),
         lr=(3e-4, 3e-2, 5e-3),
-        schedule="cosine",
-        slots={"activation": "activation/silu", "rule": "rule/backprop", "norm": ""},
+        slots={
+            "activation": "activation/silu",
+            "rule": "rule/backprop",
+            "norm": "",
+            "optimizer": "optimizer/adam",
+            "schedule": "optimizer/cosine",
+        },
         control="rule/frozen-hidden",
     )
 

@@ -56,7 +56,13 @@ def moons(size: str) -> Task:
         batch=32,
         evals=eval_grid(steps),
         lr=(3e-4, 3e-2, 1e-2),
-        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": ""},
+        slots={
+            "activation": "activation/relu",
+            "rule": "rule/backprop",
+            "norm": "",
+            "optimizer": "optimizer/adam",
+            "schedule": "optimizer/constant",
+        },
         control="rule/frozen-hidden",
     )
 

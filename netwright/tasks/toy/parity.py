@@ -51,7 +51,13 @@ def parity(size: str) -> Task:
         batch=64,
         evals=eval_grid(steps),
         lr=(3e-4, 3e-2, 5e-3),
-        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": ""},
+        slots={
+            "activation": "activation/relu",
+            "rule": "rule/backprop",
+            "norm": "",
+            "optimizer": "optimizer/adam",
+            "schedule": "optimizer/constant",
+        },
         control="rule/frozen-hidden",
     )
 

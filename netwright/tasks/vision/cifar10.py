@@ -53,10 +53,14 @@ def cifar10(size: str, host: str, data: str) -> Task:
         evals=eval_grid(steps),
         augment=crop_and_flip if image else None,
         lr=(2e-4, 2e-2, 2e-3),
-        optimizer="adamw",
         weight_decay=0.02,
-        schedule="warmup-cosine",
-        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "layer/batch-norm" if image else ""},
+        slots={
+            "activation": "activation/relu",
+            "rule": "rule/backprop",
+            "norm": "layer/batch-norm" if image else "",
+            "optimizer": "optimizer/adamw",
+            "schedule": "optimizer/warmup-cosine",
+        },
         control="rule/frozen-hidden",
     )
 

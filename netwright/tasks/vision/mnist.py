@@ -46,8 +46,13 @@ def mnist(size: str, host: str, data: str) -> Task:
         batch=batch,
         evals=eval_grid(steps),
         lr=(1e-4, 1e-2, 1e-3),
-        schedule="cosine",
-        slots={"activation": "activation/relu", "rule": "rule/backprop", "norm": "" if host == "mlp" else "layer/batch-norm"},
+        slots={
+            "activation": "activation/relu",
+            "rule": "rule/backprop",
+            "norm": "" if host == "mlp" else "layer/batch-norm",
+            "optimizer": "optimizer/adam",
+            "schedule": "optimizer/cosine",
+        },
         control="rule/frozen-hidden",
     )
 
