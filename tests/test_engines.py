@@ -93,7 +93,7 @@ def test_twenty_steps_of_plain_sgd_agree(name):
 def test_copies_step_as_single_ones_do_each_at_its_own_rate(optimizer):
     if optimizer.why_not_stackable:
         with pytest.raises(Misfit, match="sums over all tensors"):
-            both(toys.Whole, optimizer=optimizer.id)
+            optimizer.over_copies({}, {}, [1.0], {})
         return
     moved = [f"{o.name}=0.9" for o in optimizer.options if o.name == "momentum"] + [
         f"{o.name}=true" for o in optimizer.options if o.default is False

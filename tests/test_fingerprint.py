@@ -19,6 +19,7 @@ from netwright.core import catalogue
 from netwright.core import fingerprint as prints
 from netwright.core.errors import BadInput
 from netwright.core.fingerprint import Key, Sources, fingerprint, house, judged, reach, source_hash
+from netwright.losses._contract import batch
 from netwright.rules._toy import Toy
 from netwright.tensor.stepping import reading
 
@@ -317,6 +318,9 @@ def use_of(part: Any) -> Callable[[], Any]:
     if part.kind == "measure":
         seen = part.cases()
         return lambda: [part.build()(net, view) for net, view, _ in seen]
+    if part.kind == "loss":
+        out, y = batch(part)
+        return lambda: part.build()(out, y)
     if part.kind == "optimizer":
         if not hasattr(part, "steps"):
             return lambda: part.build(8)(3)
@@ -343,7 +347,6 @@ def use_of(part: Any) -> Callable[[], Any]:
 def test_what_runs_is_reached(kind: str) -> None:
     """Traced, which shares nothing with reading the source: whatever a part enters is among what its fingerprint rests on."""
     lookup = {"netwright.core.catalogue", "netwright.core.errors", "netwright"}  # how another part is found; `uses` names which
-    lookup |= {"netwright.waiting.losses"}  # the engine's, held by its golden trajectories
     traced = 0
     for part in (part for part in PARTS if part.kind == kind):
         use, known = use_of(part), {key for name in prints.fingerprints(part, {}) for key in reach(catalogue.get(name))}

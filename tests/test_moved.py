@@ -35,7 +35,7 @@ NAMES = {
         "Phase": "engine.rule",
     },
     "kinds.task": {"Problem": "engine.task", "task_part": "tasks._kind", "require": "core.errors", "Data": "engine.task"},
-    "losses": {"accuracy": "engine.task", "cross_entropy": "waiting.losses"},
+    "losses": {"accuracy": "engine.task", "cross_entropy": "losses._former"},
     "nets": {
         "Blocks": "engine.blocks",
         "ConvNet": "nets.convolution.convnet",

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from netwright.core.errors import BadInput
+from netwright.losses.simplex._by_rows import entmax_loss, sdm, sdm_loss, sparsemax_loss
 from netwright.tensor.fused import uncompiled
-from netwright.waiting.simplex import entmax_loss, sdm, sdm_loss, sparsemax_loss
 
 ALPHAS = (1.05, 1.5, 1.8, 2.0)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import toys
 from torch import Tensor, nn
 
 from netwright.contract import apply, checks, every, run
@@ -22,7 +23,6 @@ from netwright.core.part import Option, Paper
 from netwright.engine.task import Data, Problem, Task, accuracy, eval_grid, one_hot, three_splits
 from netwright.tasks import TaskPart, host_net, task_part
 from netwright.tensor.streams import generator
-from netwright.waiting.losses import cross_entropy
 
 PAPER = Paper(title="A toy", authors="Nobody", year=2020)
 CHECKS = {check.name: check for check in checks("task")}
@@ -46,8 +46,9 @@ def pool_of(seed: int) -> Data:
     return Data(X, Y, *three_splits(ROWS, seed, 200, 200))
 
 
+cross_entropy = toys.ENTROPY.mean
 PROBLEM = Problem(
-    cross_entropy,
+    toys.ENTROPY.id,
     accuracy,
     "accuracy",
     higher_is_better=True,
@@ -204,12 +205,12 @@ FAULTS: list[tuple[str, str, Change, str]] = [
     ("tensors", "labels as numbers", data(y=lambda d: d.y.float()), "shape and dtype of y"),
     ("tensors", "says it is an image", problem(gives=frozenset({"labels", "image"})), "gives"),
     ("version", "other data", data(x=lambda d: moved(d, 3.0)), "add a version"),
-    ("loss", "a loss an example", problem(loss=lambda out, y: cross_entropy(out, y) * torch.ones(2)), "scalar"),
-    ("loss", "detached", problem(loss=lambda out, y: cross_entropy(out.detach(), y)), "no gradient"),
-    ("loss", "a sum", problem(loss=lambda out, y: cross_entropy(out, y) * len(y)), "isn't a mean"),
-    ("loss", "NaN", problem(loss=lambda out, y: cross_entropy(out, y) + float("nan")), "scalar"),
-    ("loss", "upside down", problem(loss=lambda out, y: -cross_entropy(out, y)), "prefers"),
-    ("loss", "looks at a value", problem(loss=looked_at), "vmap|item"),
+    ("loss", "a loss an example", problem(objective=lambda out, y: cross_entropy(out, y) * torch.ones(2)), "scalar"),
+    ("loss", "detached", problem(objective=lambda out, y: cross_entropy(out.detach(), y)), "no gradient"),
+    ("loss", "a sum", problem(objective=lambda out, y: cross_entropy(out, y) * len(y)), "isn't a mean"),
+    ("loss", "NaN", problem(objective=lambda out, y: cross_entropy(out, y) + float("nan")), "scalar"),
+    ("loss", "upside down", problem(objective=lambda out, y: -cross_entropy(out, y)), "prefers"),
+    ("loss", "looks at a value", problem(objective=looked_at), "vmap|item"),
     ("metric", "a tensor", problem(metric=lambda out, y: torch.tensor(accuracy(out, y))), "finite float"),
     ("metric", "NaN", problem(metric=lambda out, y: float("nan")), "finite float"),
     ("metric", "wrong direction", problem(higher_is_better=False, worst=1.0), "no better than"),
@@ -236,7 +237,7 @@ FAULTS: list[tuple[str, str, Change, str]] = [
     ("budget", "a huge batch", changed(batch=ROWS), "a batch is larger than train"),
     ("budget", "rates in disorder", changed(lr=(1e-3, 1e-1, 1.0)), "lowest < published"),
     ("budget", "no such optimizer", changed(slots={**USUAL.slots, OPTIMIZER: "adamm"}), "adamm.*did you mean adam"),
-    ("budget", "a rule for an activation", changed(slots={"activation": USUAL.control}), "doesn't fill the slot"),
+    ("budget", "a rule for an activation", changed(slots={**USUAL.slots, "activation": USUAL.control}), "doesn't fill the slot"),
     ("budget", "no such control", changed(control="rule/no-such"), "no-such"),
     ("augmentation", "half of it", augment(lambda x, g: jittered(x, g)[:, :2]), "shape or dtype"),
     ("augmentation", "a global draw", augment(global_jitter), "global generator"),

@@ -97,7 +97,7 @@ def test_all_missing_arguments_are_named_at_once() -> None:
     [
         ({"model": Net()}, "model is Net; expected a function that makes a fresh one"),
         ({"model": 3}, "model is int"),
-        ({"loss": "mse"}, "loss='mse'; expected a function"),
+        ({"loss": "squares"}, "loss='squares'; expected a function"),
         ({"metric": 0.5}, "metric=0.5; expected a function"),
         ({"augment": 1}, "augment=1; expected a function"),
         ({"higher_is_better": 1}, "higher_is_better=1; expected True or False"),

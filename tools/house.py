@@ -38,8 +38,6 @@ FLOORS = (
 )
 #: What waits for its kind, and the room on whose floor it stands until then. A new kind takes its own out of here.
 WAITING = {
-    "losses": "losses",
-    "simplex": "losses",
     "sparsity": "losses",
     "alignment": "surgery",
     "edges": "show",

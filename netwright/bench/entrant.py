@@ -22,7 +22,7 @@ from netwright.core.fingerprint import ENGINE_VERSION, fingerprint, fingerprints
 from netwright.core.guard import foreign, remark
 from netwright.core.kind import NET, OPTIMIZER, RULE
 from netwright.core.part import Option
-from netwright.engine.build import Chosen, build, chosen, named
+from netwright.engine.build import Chosen, build, chosen, named, problem_of
 from netwright.engine.loop import Outcome, Setting, cast, train
 from netwright.engine.meter import flops_of
 from netwright.engine.rule import Rule
@@ -244,7 +244,8 @@ class Entrant:
         with foreign(self.name), global_draws(stream, "init"):
             if self.task.foreign:
                 in_net = [one for one in parts.values() if one.place == NET]
-                return put_in(self.task, in_net, parts[RULE], seed, stream, self.device)
+                task = dataclasses.replace(self.task, problem=problem_of(self.task, parts))
+                return put_in(task, in_net, parts[RULE], seed, stream, self.device)
             return build(self.task, parts, stream, self.widths, self.device, meta)
 
     def parts_at(self, point: Mapping[str, Any]) -> dict[str, Chosen]:

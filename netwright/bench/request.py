@@ -16,7 +16,7 @@ from netwright.core.canonical import digest
 from netwright.core.errors import BadInput, Misfit, UnknownName, printable, unknown
 from netwright.core.kind import BENCH, HOST, NET, READ, RULE, TASK
 from netwright.core.part import Part
-from netwright.engine.build import chosen, host_of
+from netwright.engine.build import chosen, defaults_of, host_of
 from netwright.engine.loop import PRECISIONS
 from netwright.engine.task import Task
 from netwright.tensor.streams import derive
@@ -208,7 +208,7 @@ def slots_of(task: Task, arm: Sequence[Part] = ()) -> tuple[str, ...]:
         given: Any = next((part for part in arm if HOST in part.slots() and HOST in task.slots), None)
         host = given or host_of(task, chosen(task))
         own = list(host.places) if host else []
-    return tuple(dict.fromkeys((*task.slots, *own)))
+    return tuple(dict.fromkeys((*defaults_of(task), *own)))
 
 
 def parse_arm(text: str, task: Task) -> ArmSpec:

@@ -183,6 +183,16 @@ def get(name: str, kind: str | None = None) -> Part:
     raise unknown(kind or "part", name, [p.id for p in index.values() if kind in (None, p.kind)])
 
 
+def travelling(part: Part) -> Part | str:
+    """A part as it is pickled: of the catalogue by its id, another as it is."""
+    return part.id if _index().get(part.id) is part else part
+
+
+def arrived(part: Part | str) -> Any:
+    """The inverse of travelling."""
+    return get(part) if isinstance(part, str) else part
+
+
 def parse(spec: str, kind: str | None = None) -> tuple[Part, dict[str, Any]]:
     """ "id:key=value,key=value" as the part and its options. Values are numbers, true, false, none, or text."""
     name, _, tail = spec.partition(":")

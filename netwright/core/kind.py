@@ -25,6 +25,8 @@ PLACES = NET, BEFORE, TRAIN, AFTER, READ, TASK, BENCH, ALONE = "net", "before", 
 RULE = "rule"
 #: The slots of a run for the step from gradient to value and for its rate over time.
 OPTIMIZER, SCHEDULE = "optimizer", "schedule"
+#: The slot of a run for what training lowers.
+LOSS = "loss"
 #: The slot of a task that lets arms choose the net itself.
 HOST = "net"
 

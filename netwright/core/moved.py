@@ -39,9 +39,9 @@ MOVED: dict[str, str] = {
     ),
     "kinds.task": (
         "tasks._kind engine.task engine.blocks engine.graph core.errors tasks._read tasks.graph._npz tensor.streams"
-        " waiting.losses nets.dense.mlp nets.convolution.convnet nets.sequence.tiny_transformer nets.graph.gcn"
+        " losses._former nets.dense.mlp nets.convolution.convnet nets.sequence.tiny_transformer nets.graph.gcn"
     ),
-    "losses": "waiting.losses engine.task",
+    "losses": "losses._former engine.task",
     "names": "core.errors",
     "nets": "engine.blocks engine.build nets._kind nets.dense.mlp nets.convolution.convnet nets.sequence.tiny_transformer",
     "norms": "layers",
@@ -63,7 +63,7 @@ MOVED: dict[str, str] = {
     "report.rules": "show.tables rules._page",
     "report.terminal": "show.terminal",
     "report.words": "show.words",
-    "simplex": "waiting.simplex",
+    "simplex": "losses.simplex._by_rows",
     "sites": "surgery.sites surgery.kinds",
     "sized": "tensor.modules",
     "sparsity": "waiting.sparsity",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, final
 
@@ -12,11 +12,11 @@ from torch import nn
 
 from netwright.core import catalogue
 from netwright.core.errors import UnknownName, unknown
-from netwright.core.kind import HOST, NET, RULE
+from netwright.core.kind import HOST, LOSS, NET, RULE
 from netwright.core.part import Part
 from netwright.engine.blocks import Factory
 from netwright.engine.rule import Rule
-from netwright.engine.task import Task
+from netwright.engine.task import Problem, Task
 from netwright.tensor.streams import initialise
 
 
@@ -59,13 +59,24 @@ def named(slot: str, text: str) -> Chosen:
     return Chosen(part, options)
 
 
+def defaults_of(task: Task) -> dict[str, str]:
+    """slot -> the part that fills it by default, as text: the task's slots, and the loss of its problem where that is a part."""
+    loss = task.problem.lowers
+    return {**task.slots, LOSS: loss} if loss else dict(task.slots)
+
+
+def problem_of(task: Task, parts: Mapping[str, Chosen]) -> Problem:
+    """The task's problem, with the loss that an arm chose."""
+    return replace(task.problem, objective=str(parts[LOSS])) if LOSS in parts else task.problem
+
+
 def chosen(task: Task, given: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None) -> dict[str, Chosen]:
     """What fills the slots of a task; a slot that nothing fills is left out.
 
     given: slot -> (part id, options), laid over the task's defaults. A default gives way to a part that replaces it, and
     to a net, chosen by the arm, that has no place for it.
     """
-    out = {slot: named(slot, default) for slot, default in task.slots.items() if default and slot not in (given or {})}
+    out = {slot: named(slot, default) for slot, default in defaults_of(task).items() if default and slot not in (given or {})}
     own = {slot: Chosen(catalogue.get(part_id), dict(options)) for slot, (part_id, options) in (given or {}).items()}
     gone = {slot for one in own.values() for slot in one.part.replaces}
     if HOST in own:
@@ -110,7 +121,7 @@ def build(
     learns: Any = parts[RULE]
     with torch.device("meta"):
         net: Any = net_of(task, parts, widths)
-        rule: Rule = learns.part.build(net, task.problem, **learns.options)
+        rule: Rule = learns.part.build(net, problem_of(task, parts), **learns.options)
     if meta:
         return rule
     rule.to_empty(device="cpu")

@@ -6,19 +6,19 @@ Encodings work under torch.func.vmap and torch.compile. Shape suffixes: B batch,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from netwright.core import catalogue
 from netwright.core.errors import BadInput, require
-from netwright.core.kind import HOST
+from netwright.core.kind import HOST, LOSS
 from netwright.tensor.streams import permutation
-from netwright.waiting.losses import cross_entropy, mean_squared_error
 
 
 @final
@@ -26,7 +26,8 @@ from netwright.waiting.losses import cross_entropy, mean_squared_error
 class Problem:
     """What is to be learnt and how it is scored.
 
-    loss(out, y) -> scalar, the mean over the batch. metric(out, y) -> float over a whole split.
+    objective: what training lowers: a loss of the catalogue as text, "" for the usual one of what the problem gives, or a
+    function of the user's, objective(out, y) -> scalar, the mean over the batch. metric(out, y) -> float over a whole split.
     input, output: shapes of one example, without the batch dimension. classes: their number, or None.
     worst: the score of a failed run. delta: the smallest difference in the metric that matters.
     gives: what rules may ask for, e.g. {"labels", "vector"}.
@@ -34,7 +35,7 @@ class Problem:
     vocabulary: how many tokens there are, where examples are tokens and the classes don't say it.
     """
 
-    loss: Callable[[Tensor, Tensor], Tensor]
+    objective: str | Callable[[Tensor, Tensor], Tensor]
     metric: Callable[[Tensor, Tensor], float]
     metric_name: str
     higher_is_better: bool
@@ -51,7 +52,7 @@ class Problem:
     def classification(shape: tuple[int, ...], classes: int, delta: float = 0.01) -> Problem:
         """Cross-entropy and accuracy on vectors (D,) or images (C, H, W). A failed run scores 0: it predicts nothing."""
         return Problem(
-            cross_entropy,
+            "",
             accuracy,
             "accuracy",
             higher_is_better=True,
@@ -60,7 +61,7 @@ class Problem:
             input=shape,
             output=(classes,),
             classes=classes,
-            gives=frozenset({"labels", "vector" if len(shape) == 1 else "image"}),
+            gives=frozenset({"labels", "vector" if len(shape) == 1 else "image"} | ({"two classes"} if classes == 2 else set())),
             encode=partial(one_hot, classes=classes),
         )
 
@@ -68,7 +69,7 @@ class Problem:
     def regression(shape: tuple[int, ...], outputs: int, worst: float, delta: float) -> Problem:
         """Mean squared error of real targets (outputs,) of vectors (D,)."""
         return Problem(
-            mean_squared_error,
+            "",
             mse,
             "mean squared error",
             higher_is_better=False,
@@ -80,9 +81,49 @@ class Problem:
             encode=same,
         )
 
+    def loss(self, out: Tensor, y: Tensor, of: Sequence[Tensor | float] | None = None) -> Tensor:
+        """What training lowers, a scalar: the mean over the batch. Works under vmap, grad and the compiler.
+
+        of: `totals` of a whole step, of which this batch is a piece: the losses of its pieces then add up to its own. Raises
+        Misfit for a loss that reads all examples together.
+        """
+        return self._computes[0](out, y) if of is None else self._computes[1](out, y, of=of)
+
+    def totals(self, out: Tensor, y: Tensor) -> tuple[Tensor | float, ...]:
+        """The sums of weights of a step's losses, known from y: out may be zeros of the outputs' shape."""
+        return self._computes[2](out, y)
+
+    @cached_property
+    def lowers(self) -> str:
+        """The loss of the catalogue that training lowers, as text; "" where it is a function of the user's."""
+        if not isinstance(self.objective, str):
+            return ""
+        every: list[Any] = [] if self.objective else catalogue.parts(catalogue.kind_with(LOSS))
+        return self.objective or next(part.id for part in every if part.tags.usual in self.gives)
+
+    @cached_property
+    def _computes(self) -> tuple[Callable[..., Tensor], Callable[..., Tensor], Callable[..., tuple[Tensor | float, ...]]]:
+        """(mean of a batch, share of a step, totals of a step)."""
+        if not isinstance(self.objective, str):
+            return self.objective, partial(_share, self.objective), _rows
+        part: Any
+        part, options = catalogue.parse(self.lowers, catalogue.kind_with(LOSS))
+        given = part.resolve(options)
+        whole = part.mean if part.mean is not None and not options else partial(part.of_batch, **given)
+        return whole, partial(part.of_batch, **given), partial(part.totals, **given)
+
     def better(self, a: float, b: float) -> bool:
         """Whether score a is strictly better than score b; NaN is never better."""
         return a > b if self.higher_is_better else a < b
+
+
+def _rows(out: Tensor, y: Tensor) -> tuple[float, ...]:
+    return (float(len(out)),)
+
+
+def _share(mean: Callable[[Tensor, Tensor], Tensor], out: Tensor, y: Tensor, of: Sequence[Tensor | float]) -> Tensor:
+    """What a piece adds to a step's mean of a function that knows only means: as many rows as it has of them all."""
+    return mean(out, y) * (len(out) / of[0]) if len(out) else 0 * out.sum()
 
 
 @final
@@ -204,7 +245,7 @@ def accuracy(out: Tensor, y: Tensor) -> float:
 
 
 def mse(out: Tensor, y: Tensor) -> float:
-    """`mean_squared_error` of a whole split, summed in double precision."""
+    """Mean squared error of a whole split, summed in double precision."""
     return (out.double() - y.double()).square().mean().item()
 
 

@@ -18,7 +18,6 @@ from netwright.engine.task import Problem, accuracy, mse, nats, one_hot, same
 from netwright.rules._kind import RulePart, Tags
 from netwright.rules._toy import Toy
 from netwright.tensor.streams import generator, initialise
-from netwright.waiting.losses import cross_entropy, mean_squared_error
 
 BATCH = 6
 
@@ -34,8 +33,12 @@ class Host:
     batch: Callable[[torch.Generator], tuple[Tensor, Tensor]]
 
 
-def _problem(loss: Any, shape: tuple[int, ...], output: tuple[int, ...], classes: int | None, gives: str) -> Problem:
-    metric = {cross_entropy: accuracy if len(output) == 1 else nats}.get(loss, mse)
+#: Losses of the two sorts of problem.
+CLASSES, TARGETS = "cross-entropy", "mse"
+
+
+def _problem(loss: str, shape: tuple[int, ...], output: tuple[int, ...], classes: int | None, gives: str) -> Problem:
+    metric = {CLASSES: accuracy if len(output) == 1 else nats}.get(loss, mse)
     return Problem(
         loss,
         metric,
@@ -78,11 +81,11 @@ def hosts() -> tuple[Host, ...]:
         part: Any = catalogue.get(f"net/{net}")
         return Host(name, lambda: part.build(problem, widths, fill(norm), **options), problem, lambda g: (x(g), y(g)))
 
-    of_vectors = _problem(cross_entropy, (12,), (3,), 3, "labels vector")
-    of_targets = _problem(mean_squared_error, (5,), (2,), None, "targets vector")
-    of_images = _problem(cross_entropy, (2, 6, 6), (3,), 3, "labels image")
-    of_tokens = _problem(cross_entropy, (5,), (5, 11), 11, "tokens")
-    of_nodes = _problem(cross_entropy, (), (3,), 3, "labels graph")
+    of_vectors = _problem(CLASSES, (12,), (3,), 3, "labels vector")
+    of_targets = _problem(TARGETS, (5,), (2,), None, "targets vector")
+    of_images = _problem(CLASSES, (2, 6, 6), (3,), 3, "labels image")
+    of_tokens = _problem(CLASSES, (5,), (5, 11), 11, "tokens")
+    of_nodes = _problem(CLASSES, (), (3,), 3, "labels graph")
     nodes, graph = (lambda g: torch.randperm(9, generator=g)[:BATCH]), Toy(nodes=9).graph
     return (
         host("mlp", "mlp", (8, 7, 6), "", of_vectors, normal(12), labels(3)),

@@ -46,7 +46,7 @@ class Toy:
     @property
     def problem(self) -> Problem:
         return Problem(
-            loss=F.cross_entropy,
+            objective=F.cross_entropy,
             metric=lambda out, y: float((out.argmax(-1) == y).double().mean()),
             metric_name="accuracy",
             higher_is_better=True,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright.core import catalogue
-from netwright.core.errors import BadInput, Misfit, UnknownName
+from netwright.core.errors import BadInput, Misfit
 from netwright.core.kind import OPTIMIZER
 from netwright.tensor.groups import Groups, parameter_groups
 from netwright.tensor.modules import LOW, Role, guess
@@ -294,12 +294,12 @@ class Steps(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         ordered = [self.role(p) for group in self.param_groups for p in group["params"]]
-        return {**super().__getstate__(), "netwright": (_travelling(self.part), self._known, ordered)}
+        return {**super().__getstate__(), "netwright": (catalogue.travelling(self.part), self._known, ordered)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "netwright" in state:
             part, self._known, ordered = state.pop("netwright")
-            self.part = catalogue.get(part) if isinstance(part, str) else part
+            self.part = catalogue.arrived(part)
             held = [p for group in state["param_groups"] for p in group["params"]]
             self._roles = {id(p): role for p, role in zip(held, ordered, strict=True)}
         super().__setstate__(state)
@@ -313,14 +313,6 @@ def followed(master: Tensor | None, p: Tensor) -> Tensor:
 
 def _flat(t: Tensor) -> Tensor:
     return t.reshape(-1)
-
-
-def _travelling(part: Any) -> Any:
-    """A part of the catalogue by its id, as which it can be pickled; another as it is."""
-    try:
-        return part.id if catalogue.get(part.id) is part else part
-    except UnknownName:
-        return part
 
 
 def _cut(state: State, sizes: Sequence[int]) -> list[State]:

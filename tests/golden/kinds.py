@@ -12,6 +12,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from netwright.engine.rule import Rule  # noqa: E402
 from netwright.engine.task import Problem  # noqa: E402
 from netwright.layers import Layer, Norm, layer, product, uniform_  # noqa: E402
 from netwright.layers import Tags as LayerTags  # noqa: E402
+from netwright.losses import loss  # noqa: E402
 from netwright.optimizers import Tags as OptimizerTags  # noqa: E402
 from netwright.optimizers import optimizer, rest_options, schedule  # noqa: E402
 from netwright.optimizers._contract import small, train  # noqa: E402
@@ -37,6 +39,7 @@ from netwright.rules import Toy, gradients, rule  # noqa: E402
 from netwright.tensor.modules import drawn, roles  # noqa: E402
 from netwright.tensor.stepping import reading  # noqa: E402
 from netwright.tensor.streams import generator, initialise  # noqa: E402
+from netwright.tensor.terms import Term, by_example  # noqa: E402
 
 FILE = Path(__file__).with_name("kinds.json")
 PAPER = Paper(title="A toy", authors="Nobody", year=2000)
@@ -199,7 +202,7 @@ def layers() -> dict[str, Callable[[], list[float]]]:
 
 def problem(shape: tuple[int, ...], output: tuple[int, ...], gives: str) -> Problem:
     return Problem(
-        loss=nn.functional.cross_entropy,
+        objective=nn.functional.cross_entropy,
         metric=lambda out, y: 0.0,
         metric_name="accuracy",
         higher_is_better=True,
@@ -357,12 +360,43 @@ def optimizers() -> dict[str, tuple[tuple[str, ...], Callable[[], list[float]]]]
     return made | {"optimizer, schedule": ((), lambda: [fall.build(8, share=0.9)(step) for step in range(9)])}
 
 
+def losses() -> dict[str, tuple[tuple[str, ...], Callable[[], list[float]]]]:
+    """A toy of two terms, positions and ignored ones among them, as a module and cut into pieces; the losses of tasks."""
+
+    def costs(out: Tensor, y: Tensor, *, share: float) -> Any:
+        counts = y >= 0
+        each = (out - torch.where(counts, y, 0)[..., None]).square().mean(-1)
+        first = by_example(each, counts)
+        return (first, Term(share * out.square().flatten(1).mean(1), torch.ones(len(out), dtype=out.dtype)))
+
+    part = loss(costs, reference=lambda *given: [], paper=PAPER, summary="a toy", options=(Option("share", 0.5),))
+
+    def numbers() -> list[float]:
+        built: Any = part.build(share=0.3)
+        out, y = normal(5, 3, 2), torch.arange(15).reshape(5, 3) % 4 - 1
+        totals = built.totals(torch.zeros_like(out), y)
+        pieces = [built(out[a:b], y[a:b], of=totals) for a, b in ((0, 2), (2, 2), (2, 5))]
+        slope = torch.func.grad(lambda o: built(o, y))(out)
+        return values(built(out, y), slope, *totals, *pieces)
+
+    def of_tasks(text: str, y: Tensor) -> list[float]:
+        given = replace(problem((3,), (3,), "labels"), objective=text)
+        out = normal(6, 3)
+        return values(given.loss(out, y), torch.func.grad(given.loss)(out, y), given.loss(out, y, of=given.totals(out, y)))
+
+    return {
+        "loss, toy": ((), numbers),
+        "loss/cross-entropy": (("loss/cross-entropy",), lambda: of_tasks("cross-entropy", torch.arange(6) % 3)),
+        "loss/mse": (("loss/mse",), lambda: of_tasks("mse", normal(6, 3, seed=1))),
+    }
+
+
 def rows() -> dict[str, tuple[str, tuple[str, ...], Callable[[], list[float]]]]:
     """Row -> (kind, parts it is of, numbers)."""
     plain = {name: (name.split(",")[0], (), numbers) for name, numbers in (activations() | layers()).items()}
     real = {
         name: (name.split("/")[0].split(",")[0], uses, numbers)
-        for name, (uses, numbers) in (nets() | rules() | tasks() | experiments() | optimizers()).items()
+        for name, (uses, numbers) in (nets() | rules() | tasks() | experiments() | optimizers() | losses()).items()
     }
     return plain | real
 

@@ -27,7 +27,7 @@ def own_loop(
     """The task whose runs are calls of train(arm, seed, point). See netwright.task for the arguments."""
     function, address = _function(run)
     problem = Problem(
-        loss=_theirs,
+        objective=_theirs,
         metric=_theirs,
         metric_name=metric_name or "score",
         higher_is_better=higher_is_better,

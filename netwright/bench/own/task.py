@@ -22,7 +22,7 @@ from netwright.bench.own.source import digest_of, named_in, origin_of
 from netwright.core.errors import BadInput, NetwrightError, require, slug
 from netwright.core.fingerprint import source_hash
 from netwright.core.guard import foreign, kept
-from netwright.core.kind import OPTIMIZER, RULE, SCHEDULE
+from netwright.core.kind import LOSS, OPTIMIZER, RULE, SCHEDULE
 from netwright.engine.build import Chosen, named
 from netwright.engine.task import Data, Problem, Task, eval_grid, one_hot, same, tensor_hash
 from netwright.tensor.streams import global_draws
@@ -175,7 +175,7 @@ def task(
         batch=batch,
         lr=(low, high, published),
         evals=eval_grid(steps, evals),
-        slots={RULE: "rule/backprop", OPTIMIZER: str(steps_by), SCHEDULE: str(named(SCHEDULE, schedule))},
+        slots={RULE: "rule/backprop", LOSS: "", OPTIMIZER: str(steps_by), SCHEDULE: str(named(SCHEDULE, schedule))},
         weight_decay=weight_decay,
         clip=clip,
         augment=None if augment is None else kept("augment", augment),

@@ -124,7 +124,7 @@ PART = experiment(
     name="beyond-backprop-as-released",
     paper=Paper("beyond-backprop-study"),
     uses=("rule/backprop", "rule/mono-forward", "rule/forward-forward", "rule/cafo", "rule/frozen-hidden", *HOSTS)
-    + ("optimizer/adam", "optimizer/adamw", "optimizer/constant"),
+    + ("optimizer/adam", "optimizer/adamw", "optimizer/constant", "loss/cross-entropy"),
     grid={"rule": tuple(PAIRS)},
     gives=("difference", "time", "steps"),
     timed=("time",),

@@ -98,7 +98,7 @@ PART = experiment(
         arxiv="1812.11446",
         venue="ICML",
     ),
-    uses=(*(f"rule/{name}" for name in RULES), *HOSTS, "optimizer/adam", "optimizer/constant"),
+    uses=(*(f"rule/{name}" for name in RULES), *HOSTS, "optimizer/adam", "optimizer/constant", "loss/cross-entropy"),
     grid={"rule": RULES, "depth": (1, 2, 4, 8)},
     gives=("net", "first", "last"),
     options=(

@@ -17,7 +17,6 @@ from netwright.tasks._kind import host_net, task_part
 from netwright.tasks._read import kept
 from netwright.tasks.graph._npz import read_graph
 from netwright.tensor.streams import permutation
-from netwright.waiting.losses import cross_entropy
 
 CLASSES = 7
 #: size -> (widths, steps)
@@ -66,7 +65,7 @@ def cora(size: str, data: str) -> Task:
     """The task at one size. An example is the number of a node; a step takes all training nodes at once."""
     widths, steps = SIZES[size]
     problem = Problem(
-        cross_entropy,
+        "cross-entropy",
         accuracy,
         "accuracy",
         higher_is_better=True,

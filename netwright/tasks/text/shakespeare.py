@@ -14,7 +14,6 @@ from netwright.engine.task import Data, Problem, Task, eval_grid, nats, one_hot
 from netwright.tasks._kind import host_net, task_part
 from netwright.tasks._read import kept, text
 from netwright.tensor.streams import permutation
-from netwright.waiting.losses import cross_entropy
 
 #: The 65 characters of the text, in order of their code points.
 ALPHABET = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -55,7 +54,7 @@ def shakespeare(size: str, data: str) -> Task:
     context, d, heads, widths, steps, batch = SIZES[size]
     kinds = len(ALPHABET)
     problem = Problem(
-        cross_entropy,
+        "cross-entropy",
         nats,
         "nats per character",
         higher_is_better=False,

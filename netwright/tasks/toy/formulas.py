@@ -14,7 +14,6 @@ from netwright.engine.task import Data, Problem, Task, eval_grid, same, three_sp
 from netwright.tasks._kind import host_net, task_part
 from netwright.tasks.toy._rounding import rounded
 from netwright.tensor.streams import generator
-from netwright.waiting.losses import mean_squared_error
 
 PI = math.pi
 POINTS = 5000
@@ -68,7 +67,7 @@ def formulas(size: str, formula: str) -> Task:
     widths, steps = SIZES[size]
     inputs = len(FORMULAS[formula][0])
     problem = Problem(
-        mean_squared_error,
+        "mse",
         digits_wrong,
         "log10 of the root mean square error",
         higher_is_better=False,

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from netwright.core import catalogue
 from netwright.core.errors import BadInput
+from netwright.losses._kind import full
+from netwright.tensor.terms import Terms, by_example
 
 REDUCTIONS = ("mean", "sum", "none")
 LOW = (torch.float16, torch.bfloat16)
@@ -115,6 +117,15 @@ def sdm_loss(
     work = z.float() if z.dtype in LOW else z
     logs = torch.log_softmax(work * (d * base), dim) / base
     return _reduced(-logs.gather(dim, target.unsqueeze(dim)).squeeze(dim).to(z.dtype), reduction)
+
+
+def counted(rows: Callable[..., Tensor], out: Tensor, y: Tensor, ignore_index: int) -> Terms:
+    """The terms of a loss of rows, in which labels of ignore_index count for nothing."""
+    z, soft = full(out), y.is_floating_point()
+    counts = torch.ones_like(y[..., 0], dtype=torch.bool) if soft else y != ignore_index
+    bad = z.isnan().any(-1)  # the maps sort, and can't place what isn't a number
+    each = rows(torch.where((counts & ~bad)[..., None], z, 0), y if soft else torch.where(counts, y, 0), reduction="none")
+    return (by_example(torch.where(bad, math.nan, each), counts),)
 
 
 def _reduced(each: Tensor, reduction: str) -> Tensor:

@@ -6,7 +6,7 @@ from netwright.core.part import Option, Paper
 from netwright.optimizers._kind import schedule
 
 
-def linear(step: int, steps: int, *, floor: float) -> float:
+def linear_decay(step: int, steps: int, *, floor: float) -> float:
     """1 - (1 - floor) step / steps."""
     return 1 - (1 - floor) * step / steps
 
@@ -17,7 +17,7 @@ def reference(step: int, steps: int, *, floor: float) -> float:
 
 
 PART = schedule(
-    linear,
+    linear_decay,
     reference=reference,
     formula=r"1 - (1 - f)\, t / T",
     paper=Paper(
