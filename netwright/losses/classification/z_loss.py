@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netwright.core.part import Claim, Option, Paper
+from netwright.core.part import Claim, Option, Paper, Protocol
 from netwright.losses._kind import IGNORED, Tags, full, loss
 from netwright.tensor.terms import Terms, by_example
 
@@ -89,6 +89,18 @@ PART = loss(
     claims=(
         Claim("gradient", "the gradient of every score is known in closed form", "section 3.1", check=has_the_papers_gradient),
         Claim("bounded", "z of D classes is at most sqrt(D - 1)", "section 3.1", check=is_bounded),
+        Claim(
+            "digits",
+            "on digits it ends no lower than cross-entropy",
+            "section 5",
+            protocol=Protocol("task/digits", "loss/cross-entropy", "not worse"),
+        ),
+        Claim(
+            "mnist",
+            "on MNIST it ends no lower than cross-entropy",
+            "section 5",
+            protocol=Protocol("task/mnist", "loss/cross-entropy", "not worse"),
+        ),
     ),
     deviations=(
         "a = 1 and b = 0 are those of the authors' example (pascal20100/factored_output_layer); the paper tunes both",

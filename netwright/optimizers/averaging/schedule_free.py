@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netwright.core.part import Claim, Option, Paper
+from netwright.core.part import Claim, Option, Paper, Protocol
 from netwright.optimizers._kind import Array, Tags, optimizer
 from netwright.optimizers.averaging._average import OPTIONS, averaged, read, start_average
 from netwright.tensor.stepping import State
@@ -127,6 +127,24 @@ PART = optimizer(
             "the first step is Adam's, and all three points are one after it",
             "Algorithm 1",
             check=has_no_momentum_at_first,
+        ),
+        Claim(
+            "digits",
+            "on digits without a schedule it ends no lower than Adam with the schedule of the task",
+            "abstract",
+            protocol=Protocol("task/digits", "optimizer/adam", "not worse"),
+        ),
+        Claim(
+            "mnist",
+            "on MNIST without a schedule it ends no lower than Adam with the schedule of the task",
+            "abstract",
+            protocol=Protocol("task/mnist", "optimizer/adam", "not worse"),
+        ),
+        Claim(
+            "shakespeare",
+            "on tiny Shakespeare it ends no higher than AdamW with the schedule of the task",
+            "abstract",
+            protocol=Protocol("task/shakespeare", "optimizer/adamw", "not worse", trials=2),
         ),
     ),
     deviations=(

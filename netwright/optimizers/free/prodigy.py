@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netwright.core.part import Claim, Option, Paper
+from netwright.core.part import Claim, Option, Paper, Protocol
 from netwright.optimizers._kind import Array, Tags, optimizer
 from netwright.tensor.stepping import State
 
@@ -176,6 +176,18 @@ PART = optimizer(
             "its steps know nothing of the scale of the loss, and the estimate never falls",
             "section 4",
             check=knows_nothing_of_the_loss_scale,
+        ),
+        Claim(
+            "digits",
+            "on digits it ends no lower than Adam at a tuned rate",
+            "abstract",
+            protocol=Protocol("task/digits", "optimizer/adam", "not worse"),
+        ),
+        Claim(
+            "mnist",
+            "on MNIST it ends no lower than Adam at a tuned rate",
+            "abstract",
+            protocol=Protocol("task/mnist", "optimizer/adam", "not worse"),
         ),
     ),
     deviations=(

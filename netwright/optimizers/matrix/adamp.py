@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netwright.core.part import Claim, Option, Paper
+from netwright.core.part import Claim, Option, Paper, Protocol
 from netwright.optimizers._kind import Array, Tags, optimizer
 from netwright.optimizers.matrix._projection import projected
 from netwright.tensor.stepping import State
@@ -126,6 +126,15 @@ PART = optimizer(
             check=keeps_out_of_the_weights_way,
         ),
         Claim("AdamW at delta 0", "at delta 0 it is AdamW", "Algorithm 2", check=is_adamw_at_delta_0),
+        Claim(
+            "digits",
+            "on digits it ends higher than Adam",
+            "abstract",
+            protocol=Protocol("task/digits", "optimizer/adam", "better"),
+        ),
+        Claim(
+            "mnist", "on MNIST it ends higher than Adam", "abstract", protocol=Protocol("task/mnist", "optimizer/adam", "better")
+        ),
     ),
     deviations=(
         "rows are those of the weight as a matrix of outputs, a transposed convolution's too, where the code takes axis 0",

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netwright.core.part import Claim, Option, Paper
+from netwright.core.part import Claim, Option, Paper, Protocol
 from netwright.optimizers._kind import Array, Tags, optimizer, rest_options
 from netwright.tensor.stepping import State
 
@@ -148,6 +148,21 @@ PART = optimizer(
             "a step of a matrix of normal entries has the root mean square 1 / sqrt(max(out, rest)), within 15 %",
             "of the released code",
             check=steps_as_long_in_every_matrix,
+        ),
+        Claim(
+            "digits",
+            "on digits it ends higher than Adam",
+            "section 1",
+            protocol=Protocol("task/digits", "optimizer/adam", "better"),
+        ),
+        Claim(
+            "mnist", "on MNIST it ends higher than Adam", "section 1", protocol=Protocol("task/mnist", "optimizer/adam", "better")
+        ),
+        Claim(
+            "shakespeare",
+            "on tiny Shakespeare it ends lower than AdamW",
+            "section 1",
+            protocol=Protocol("task/shakespeare", "optimizer/adamw", "better", trials=2),
         ),
     ),
     deviations=(

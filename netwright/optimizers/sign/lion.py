@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netwright.core.part import Claim, Option, Paper
+from netwright.core.part import Claim, Option, Paper, Protocol
 from netwright.optimizers._kind import Array, Tags, optimizer
 from netwright.tensor.stepping import State
 
@@ -67,5 +67,19 @@ PART = optimizer(
         Option("beta1", 0.9, "how much of the mean gradient is in the step", bounds=(-1e-12, 1.0)),
         Option("beta2", 0.99, "how much of the mean gradient stays", bounds=(-1e-12, 1.0)),
     ),
-    claims=(Claim("uniform steps", "every value moves by the rate", "section 4", check=moves_all_alike),),
+    claims=(
+        Claim("uniform steps", "every value moves by the rate", "section 4", check=moves_all_alike),
+        Claim(
+            "digits",
+            "on digits it ends no lower than Adam",
+            "abstract",
+            protocol=Protocol("task/digits", "optimizer/adam", "not worse"),
+        ),
+        Claim(
+            "mnist",
+            "on MNIST it ends no lower than Adam",
+            "abstract",
+            protocol=Protocol("task/mnist", "optimizer/adam", "not worse"),
+        ),
+    ),
 )
