@@ -22,7 +22,7 @@ from netwright.core.fingerprint import ENGINE_VERSION, fingerprint, fingerprints
 from netwright.core.guard import foreign, remark
 from netwright.core.kind import NET, OPTIMIZER, RULE
 from netwright.core.part import Option
-from netwright.engine.build import Chosen, build, chosen, named, problem_of
+from netwright.engine.build import Chosen, build, chosen, defaults_of, named, problem_of
 from netwright.engine.loop import Outcome, Setting, cast, train
 from netwright.engine.meter import flops_of
 from netwright.engine.rule import Rule
@@ -86,7 +86,7 @@ class Entrant:
         """Arms of one family share a range of rates, and its widening: those that learn, and step, in the same way."""
         if self.task.call:
             return OWN
-        by, own = self.parts[OPTIMIZER].part, named(OPTIMIZER, self.task.slots[OPTIMIZER]).part
+        by, own = self.parts[OPTIMIZER].part, named(OPTIMIZER, defaults_of(self.task)[OPTIMIZER]).part
         return self.tags.family if by.id == own.id else f"{self.tags.family}, {by.name}"
 
     @property
@@ -99,7 +99,7 @@ class Entrant:
         if self.task.call:
             return self.task.lr
         by: Any = self.parts[OPTIMIZER].part
-        own: Any = named(OPTIMIZER, self.task.slots[OPTIMIZER]).part
+        own: Any = named(OPTIMIZER, defaults_of(self.task)[OPTIMIZER]).part
         if by.tags.free:
             return 1.0, 1.0, 1.0
         if own.tags.free:

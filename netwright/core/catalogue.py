@@ -50,6 +50,11 @@ def kind_with(slot: str) -> str | None:
     return next((kind.name for kind in kinds().values() if slot in kind.slots and kind.place == TRAIN), None)
 
 
+def usual(slot: str) -> Part:
+    """The part that fills this slot of a run where a task names none."""
+    return next(part for part in _index().values() if slot in part.slots() and part.usual)
+
+
 def first_id(part_id: str) -> str:
     """The id a part had before its kind was another's: identities that files hold rest on it."""
     part = get(part_id)

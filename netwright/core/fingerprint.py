@@ -35,7 +35,7 @@ ENGINE_VERSION = 1
 GUARDED = ("core", "tensor", "engine")
 
 #: Keywords of a declaration that say what a part is, and those that say how it is judged. All others say what it computes.
-DESCRIBED = frozenset({"paper", "formula", "summary", "deviations", "retired"})
+DESCRIBED = frozenset({"paper", "formula", "summary", "deviations", "retired", "usual"})
 JUDGED = frozenset(
     {
         "reference",

@@ -203,6 +203,7 @@ class Part(ABC):
     alias_of: str = ""
     equals_at_init: tuple[str, ...] = ()
     retired: str = ""
+    usual: bool = False  # fills its slot of a run where a task names none
     module: str = ""  # the importable module that declares it
     origin: str = "netwright"  # or "distribution version" of the plug-in it came with
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from netwright.core import catalogue
 from netwright.core.errors import UnknownName, unknown
-from netwright.core.kind import HOST, LOSS, NET, RULE
+from netwright.core.kind import HOST, LOSS, NET, OPTIMIZER, RULE, SCHEDULE
 from netwright.core.part import Part
 from netwright.engine.blocks import Factory
 from netwright.engine.rule import Rule
@@ -60,9 +60,12 @@ def named(slot: str, text: str) -> Chosen:
 
 
 def defaults_of(task: Task) -> dict[str, str]:
-    """slot -> the part that fills it by default, as text: the task's slots, and the loss of its problem where that is a part."""
+    """slot -> the part that fills it by default, as text: the task's slots, the loss of its problem, and the usual others."""
+    if task.call:
+        return dict(task.slots)
     loss = task.problem.lowers
-    return {**task.slots, LOSS: loss} if loss else dict(task.slots)
+    usual = {slot: catalogue.usual(slot).id for slot in (OPTIMIZER, SCHEDULE) if slot not in task.slots}
+    return {**task.slots, **usual, **({LOSS: loss} if loss else {})}
 
 
 def problem_of(task: Task, parts: Mapping[str, Chosen]) -> Problem:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from netwright.core.errors import BadInput, unknown
 from netwright.core.guard import foreign
 from netwright.core.kind import OPTIMIZER, SCHEDULE
-from netwright.engine.build import Chosen, named
+from netwright.engine.build import Chosen, defaults_of, named
 from netwright.engine.rule import Phase, Rule
 from netwright.engine.task import Data, Problem, Task
 from netwright.tensor.groups import parameter_groups
@@ -84,7 +84,8 @@ class Setting:
 
         parts: slot -> what fills it, where that isn't the task's own optimizer or schedule.
         """
-        said = {slot: str(parts[slot]) if parts else task.slots[slot] for slot in (OPTIMIZER, SCHEDULE)}
+        usual = defaults_of(task)
+        said = {slot: str(parts[slot]) if parts else usual[slot] for slot in (OPTIMIZER, SCHEDULE)}
         decay = point.get("weight_decay", task.weight_decay)
         return Setting(
             seed=seed,

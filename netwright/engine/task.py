@@ -161,8 +161,9 @@ class Task:
     widths: the host's knobs for matching. lr: (lowest, highest, published rate) of backpropagation with the task's optimizer,
     on which rules declare factors. evals: steps after which validation is scored; the last is `steps`.
     slots: slot -> the part that fills it by default, as text; "" where nothing does. Every run has a rule, an optimizer and a
-    schedule: they are named here ("optimizer/adamw:beta2=0.99"). host: id of the net, "" for a model of
-    the user's own. A task whose slots name a net (netwright.core.kind.HOST) lets arms choose it, and has neither net nor host.
+    schedule: they are named here ("optimizer/adamw:beta2=0.99"), or the last two are the usual ones. host: id of the net, ""
+    for a model of the user's own. A task whose slots name a net (netwright.core.kind.HOST) lets arms choose it, and has
+    neither net nor host.
     foreign: the host is a user's model: it is built inside fork_rng and arms are made by swap.
     """
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from netwright.core import catalogue
 from netwright.core.contract import Check, Skip, expect
 from netwright.core.errors import BadInput
-from netwright.core.kind import OPTIMIZER, RULE, SCHEDULE
+from netwright.core.kind import RULE
 from netwright.engine.blocks import count_parameters
-from netwright.engine.build import build, chosen, named, net_of
+from netwright.engine.build import build, chosen, defaults_of, named, net_of
 from netwright.engine.loop import Setting, predict, train
 from netwright.engine.task import Data, Task
 from netwright.tasks._kind import SIZES, TaskPart
@@ -134,6 +134,7 @@ def tensors(part: TaskPart) -> None:
             expect(known, "labels aren't whole numbers below the number of classes", given=given)
         true = {
             "labels": problem.classes is not None and data.y.dim() == 1,
+            "two classes": problem.classes == 2 and data.y.dim() == 1,
             "targets": problem.classes is None,
             "tokens": whole and not nodes,
             "graph": whole and nodes,
@@ -291,9 +292,7 @@ def budget(part: TaskPart) -> None:
         expect(ends, "the grid doesn't rise to the last step", given=given, got=grid, wanted=task.steps)
         low, high, published = task.lr
         expect(0 < low < published < high < math.inf, "rates: not 0 < lowest < published < highest", given=given, got=task.lr)
-        for slot in (RULE, OPTIMIZER, SCHEDULE):
-            expect(task.slots.get(slot), f"no {slot} is named in slots=, and every run has one", given=given)
-        for slot, name in task.slots.items():
+        for slot, name in defaults_of(task).items():
             expect(not name or slot in named(slot, name).part.slots(), f"{name} doesn't fill the slot {slot}", given=given)
         Setting.of(task, 0, {"lr": task.lr[2]})  # raises for what the optimizer doesn't take
         control = catalogue.get(task.control)

@@ -327,7 +327,10 @@ def _gives(pool: Data, classes: int | None) -> frozenset[str]:
     if not pool.x.is_floating_point():
         return frozenset({"tokens"} if classes else ())
     shapes = {2: {"vector"}, 4: {"image"}}.get(pool.x.dim(), set())
-    return frozenset(shapes | ({"labels"} if classes and pool.y.dim() == 1 else set() if classes else {"targets"}))
+    if not classes:
+        return frozenset(shapes | {"targets"})
+    labels = {"labels"} | ({"two classes"} if classes == 2 else set())
+    return frozenset(shapes | (labels if pool.y.dim() == 1 else set()))
 
 
 # Files ---------------------------------------------------------------------------------------------------------------

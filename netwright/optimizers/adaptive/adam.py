@@ -66,6 +66,7 @@ def in_torch(options: Any) -> dict[str, Any]:
 
 PART = optimizer(
     adam,
+    usual=True,
     start=start,
     reference=reference,
     formula=r"\theta \leftarrow \theta - \eta\, \hat m / (\sqrt{\hat v} + \epsilon)",

@@ -18,6 +18,7 @@ def reference(step: int, steps: int) -> float:
 
 PART = schedule(
     constant,
+    usual=True,
     reference=reference,
     formula="1",
     paper=Paper(title="A Stochastic Approximation Method", authors="Herbert Robbins, Sutton Monro", year=1951),
