@@ -31,7 +31,6 @@ from netwright.bench.store.store import Store
 from netwright.core import catalogue
 from netwright.core.errors import BadInput, NetwrightError
 from netwright.core.fingerprint import Key, Sources, reach
-from netwright.core.kind import TASK
 from netwright.core.writing import check_target, write_whole
 from netwright.engine.build import chosen as defaults_of
 
@@ -220,7 +219,7 @@ def _remarked(row: Mapping[str, Any], old: Marks, new: Marks) -> dict[str, Any] 
 def _task(row: Mapping[str, Any]) -> str:
     """The task a record rests on, by the command that makes it."""
     spec = _task_spec(row)
-    return catalogue.parse(spec, catalogue.kind_at(TASK))[0].id if spec else ""
+    return open_task(spec, {}).id if spec else ""
 
 
 def _defaults(row: Mapping[str, Any]) -> list[str]:
