@@ -267,6 +267,7 @@ def compare(
     with _errors(as_json) as stdout:
         from netwright.bench.carry import Means
         from netwright.bench.causes import NothingWorks, nothing_worked
+        from netwright.bench.outlook import runs_of
         from netwright.bench.result import planned
         from netwright.bench.study import Study
         from netwright.compare import finish
@@ -307,7 +308,7 @@ def compare(
             _say(line)
         if dry_run:
             if as_json:
-                _dump(planned(study.request, study.task, lines), stdout)
+                _dump(planned(study.request, study.task, lines, runs_of(study.request, study.entrants)), stdout)
             return
         try:
             with _continued(study.folder, command):

@@ -24,21 +24,31 @@ def outlook(request: Request, entrants: Sequence[Entrant], folder: Path, limit: 
     n, m = len(request.seeds), len(request.judged) - 1
     m = m * (m + 1) // 2 if request.all_pairs else m
     lines = [stats.attainable(n, m, look(request, folder)).sentence] if m else ["One arm: scores, but nothing to compare with."]
-    task, runs = entrants[0].task, len(entrants) * n * request.trials
+    task, runs = entrants[0].task, runs_of(request, entrants)
+    once = sum(trials_of(request, entrant) < request.trials for entrant in entrants)
     engines, _ = choose_engines(request, entrants)
     names = " and ".join(sorted(set(engines.values())))
-    lines.append(
-        f"{len(entrants)} arms x {n} seeds x {request.trials} trials = {runs} runs of {task.steps} steps, engine {names}"
-    )
+    trials = f"{request.trials} trials" + (f", of {once} of them one," if once else "")
+    lines.append(f"{len(entrants)} arms x {n} seeds x {trials} = {runs} runs of {task.steps} steps, engine {names}")
     if task.call:
         lines[-1] = f"{len(entrants)} arms x {n} seeds x {request.trials} trials = {runs} runs of your own training"
         lines.append("how long one takes is not known here" if limit is None else f"at most {duration(limit * runs)} of one core")
         return lines
     if limit is None:
-        lines.append(f"about {duration(estimate(entrants, engines, n * request.trials))} of one core on this machine")
+        lines.append(f"about {duration(estimate(entrants, engines, request))} of one core on this machine")
     else:
         lines.append(f"at most {duration(limit * runs)} of one core, by the limit of {limit:g} s a run")
     return [*lines, *shared_rows(task)]
+
+
+def trials_of(request: Request, entrant: Entrant) -> int:
+    """Trials a seed: one of an arm that has nothing to tune."""
+    return request.trials if entrant.tuned else 1
+
+
+def runs_of(request: Request, entrants: Sequence[Entrant]) -> int:
+    """Trainings that are asked for, before any range is widened."""
+    return len(request.seeds) * sum(trials_of(request, entrant) for entrant in entrants)
 
 
 def look(request: Request, folder: Path) -> int:
@@ -49,8 +59,8 @@ def look(request: Request, folder: Path) -> int:
     return 1
 
 
-def estimate(entrants: Sequence[Entrant], engines: Mapping[str, str], runs: int) -> float:
-    """Seconds of training on one thread, so many runs an entrant, from a few steps of each."""
+def estimate(entrants: Sequence[Entrant], engines: Mapping[str, str], request: Request) -> float:
+    """Seconds of training on one thread, from a few steps of each."""
     from netwright.bench.probe import Stepper, seconds
 
     total = 0.0
@@ -62,6 +72,7 @@ def estimate(entrants: Sequence[Entrant], engines: Mapping[str, str], runs: int)
                 each = min(seconds(stepper, stepper.step, 1) for _ in range(3))
         except Exception:  # a part that raises is reported by its runs; here it only makes the guess a lower bound
             continue
+        runs = len(request.seeds) * trials_of(request, entrant)
         # a stacked copy costs about a quarter of a step of its own, evaluations a fifth on top
         total += each * entrant.task.steps * (0.25 * runs + 2 if engines[entrant.name] != "loop" else runs) * 1.2
     return total

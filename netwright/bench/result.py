@@ -251,10 +251,9 @@ def named_values(scores: Sequence[Score], records: Sequence[RunRecord]) -> dict[
     return found
 
 
-def planned(request: Request, task: Task, lines: list[str]) -> dict[str, Any]:
+def planned(request: Request, task: Task, lines: list[str], runs: int) -> dict[str, Any]:
     """What a dry run says, for machines."""
     r = request
-    runs = len(r.arms) * len(r.seeds) * r.trials
     return {
         "schema": 1,
         "study": r.study_id,

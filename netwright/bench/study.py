@@ -211,7 +211,7 @@ class Study:
             return 0  # one process has the device
 
         def seconds() -> float:
-            return estimate(self.entrants, plan.engines, len(self.request.seeds) * self.request.trials)
+            return estimate(self.entrants, plan.engines, self.request)
 
         return self.means.processes(runs, seconds, why_not)
 
