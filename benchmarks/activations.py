@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from netwright.activations._contract_settings import shift
 from netwright.core import catalogue
-from netwright.waiting.losses import cross_entropy
+from netwright.losses.classification.cross_entropy import mean as cross_entropy
 
 F = nn.functional
 SIZES = {"2^16": 2**16, "2^20": 2**20}
