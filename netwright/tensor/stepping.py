@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, final
 
 import torch
@@ -50,7 +51,7 @@ def over(part: Any, parameters: Any, lr: Any, weight_decay: float, options: Opti
     speed: dict[str, Any] = {"fused": True} if fused else {"foreach": False}
     built = part.twin.cls(groups, lr=lr, weight_decay=weight_decay, **part.twin.keywords(options), **speed)
     for group in groups:
-        if strange := sorted(set(group) - set(built.defaults) - {"params", "param_names"}):
+        if strange := sorted(set(group) - set(built.defaults) - {"params", "param_names", "initial_lr"}):
             raise BadInput(f"{part.id}: a group has {strange[0]!r}; a group may have lr and weight_decay of its own")
     loaded: dict[str, Any] = {}
 
@@ -165,13 +166,12 @@ class Steps(torch.optim.Optimizer):
         return role if role.matrix and role.fits and role.shape == tuple(p.shape) else None
 
     def _rest(self, group: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-        part: Any
-        part, given = catalogue.parse(str(group[REST[0]]), catalogue.kind_with(OPTIMIZER))
+        part, options = _named(str(group[REST[0]]))
         if OPTIMIZER not in part.slots() or part.tags.scope != VALUE or part.tags.free or part.read is not None:
             raise Misfit(
                 f'{self.part.id}: rest={group[REST[0]]!r}; expected an optimizer of scope "value" with a rate of its own'
             )
-        return part, part.resolve(given)
+        return part, options
 
     def taken(self) -> dict[str, int]:
         """How many values are changed by which part: those it leaves to another are counted under that."""
@@ -303,6 +303,14 @@ class Steps(torch.optim.Optimizer):
             held = [p for group in state["param_groups"] for p in group["params"]]
             self._roles = {id(p): role for p, role in zip(held, ordered, strict=True)}
         super().__setstate__(state)
+
+
+@cache
+def _named(text: str) -> tuple[Any, dict[str, Any]]:
+    """An optimizer with all its options, by its text: asked for at every step."""
+    part: Any
+    part, given = catalogue.parse(text, catalogue.kind_with(OPTIMIZER))
+    return part, part.resolve(given)
 
 
 def followed(master: Tensor | None, p: Tensor) -> Tensor:
