@@ -44,7 +44,8 @@ def curve(part: LossPart, options: Mapping[str, Any]) -> tuple[tuple[float, floa
         y = torch.zeros(len(t), dtype=torch.long) if scores else torch.zeros(len(t), 1, dtype=torch.float64)
         return part.terms(out, y, **options)[0].values
 
-    slope = torch.func.grad(lambda t: cost(t).sum())(t)
+    given = t.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(cost(given).sum(), given)
     return tuple(zip(t.tolist(), cost(t).tolist(), slope.tolist(), strict=True))
 
 
