@@ -11,9 +11,9 @@ METHODS = ("prodigy", "d-adapt-adam", "dog")
 DATA = ("digits", "moons", "parity")
 
 
-def ask(*, method: str, data: str, against: str, trials: int, steps: int) -> Question:
+def ask(*, method: str, data: str, against: str, instead: str, trials: int, steps: int) -> Question:
     """The method runs once a seed; the default is tuned, and its cost is that of all its trials."""
-    arms = {"tuned": against, "method": f"optimizer/{method}"}
+    arms = {"tuned": against, "method": instead or f"optimizer/{method}"}
     return Question(data, arms, terms={"trials": trials, "match": "none", "control": False, "steps": steps or None})
 
 
@@ -45,6 +45,7 @@ PART = study(
     grid={"method": METHODS, "data": DATA},
     options=(
         Option("against", "default", "what the methods are compared with, tuned"),
+        Option("instead", "", "what is compared in every method's place"),
         Option("trials", 5, "rates each seed of that tries", bounds=(0, 10_000)),
         Option("steps", 0, "instead of the task's; 0: the task's", bounds=(-1, 10**9)),
     ),
@@ -74,6 +75,7 @@ PART = study(
     ),
     controls=(
         Control("against an optimizer whose steps are too short", {"against": "optimizer/adam:eps=100"}, ("not better", "close")),
+        Control("steps that are too short in every method's place", {"instead": "optimizer/adam:eps=100"}, makes=("not better",)),
     ),
     deviations=(
         "three small tasks in place of AlgoPerf's eight, and scores at a budget in place of times to a target",

@@ -51,9 +51,10 @@ def cell(seed: int, *, schedule: str, lr: float, steps: int, level: float, same:
     texts = [text(draw, TRAIN + HELD) for _ in range(2)]
     if same:
         texts[1] = texts[0]
-    net = nn.Sequential(
-        nn.Embedding(SYMBOLS, 16), nn.Flatten(), nn.Linear(16 * CONTEXT, WIDTH), nn.Tanh(), nn.Linear(WIDTH, SYMBOLS)
-    )
+    with torch.device("meta"):
+        body = (nn.Linear(16 * CONTEXT, WIDTH), nn.Tanh(), nn.Linear(WIDTH, SYMBOLS))
+        net = nn.Sequential(nn.Embedding(SYMBOLS, 16), nn.Flatten(), *body)
+    net.to_empty(device="cpu")
     with torch.no_grad():
         for p in net.parameters():
             p.copy_(torch.randn(p.shape, generator=draw) / max(1, p.shape[-1]) ** 0.5 if p.dim() > 1 else torch.zeros(p.shape))
