@@ -56,7 +56,10 @@ def mean_of_mine(out: Tensor, y: Tensor) -> Tensor:
     return (out.argmax(-1) != y).double().mean() + out.square().mean()
 
 
-@pytest.mark.parametrize("objective", [toys.ENTROPY.id, toys.ENTROPY.name, SCORES[0].id, mean_of_mine], ids=str)
+NAMED = {"by id": toys.ENTROPY.id, "by name": toys.ENTROPY.name, "another": SCORES[0].id, "a function": mean_of_mine}
+
+
+@pytest.mark.parametrize("objective", NAMED.values(), ids=NAMED)
 def test_pieces_of_a_step_add_up_to_the_step(objective) -> None:
     problem = dataclasses.replace(toys.PROBLEM, objective=objective)
     out, y = torch.randn(11, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), torch.arange(11) % 3
