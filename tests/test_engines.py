@@ -10,6 +10,7 @@ import pytest
 import torch
 import toys
 from golden import trajectory
+from sample import sampled
 from torch import nn
 
 from netwright.bench.entrant import enter
@@ -88,8 +89,9 @@ def test_twenty_steps_of_plain_sgd_agree(name):
     assert_same(*both(cls, build))
 
 
-@pytest.mark.parametrize("optimizer", [p for p in catalogue.parts("optimizer") if OPTIMIZER in p.slots()], ids=lambda p: p.name)
-@pytest.mark.every_part
+@pytest.mark.parametrize(
+    "optimizer", sampled(p for p in catalogue.parts("optimizer") if OPTIMIZER in p.slots()), ids=lambda p: p.name
+)
 def test_copies_step_as_single_ones_do_each_at_its_own_rate(optimizer):
     if optimizer.why_not_stackable:
         with pytest.raises(Misfit, match="sums over all tensors"):
@@ -103,8 +105,7 @@ def test_copies_step_as_single_ones_do_each_at_its_own_rate(optimizer):
         assert_same(*both(toys.Whole, optimizer=optimizer.id + options, schedule=toys.FALLING, **decay), tolerance=1e-6)
 
 
-@pytest.mark.parametrize("schedule", [p.name for p in catalogue.parts("optimizer") if SCHEDULE in p.slots()])
-@pytest.mark.every_part
+@pytest.mark.parametrize("schedule", [p.name for p in sampled(catalogue.parts("optimizer")) if SCHEDULE in p.slots()])
 def test_clipping_schedules_decay_and_augmentation_agree(schedule):
     assert_same(*both(toys.Local, schedule=schedule, clip=0.05, weight_decay=0.2, augment=noise))
 

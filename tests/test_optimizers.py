@@ -507,6 +507,7 @@ def test_every_optimizer_is_compared_with_torchs_or_its_authors() -> None:
     assert len({part.name for part in STEPS} - compared) <= 1  # one whose code is of another framework
 
 
+@pytest.mark.every_part
 def test_one_part_fills_each_slot_of_a_run_by_default() -> None:
     for slot in (OPTIMIZER, SCHEDULE):
         assert [part.id for part in catalogue.parts() if slot in part.slots() and part.usual] == [catalogue.usual(slot).id]

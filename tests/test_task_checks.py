@@ -57,7 +57,7 @@ PROBLEM = Problem(
     input=(5,),
     output=(2,),
     classes=2,
-    gives=frozenset({"labels", "vector"}),
+    gives=frozenset({"labels", "two classes", "vector"}),
     encode=partial(one_hot, classes=2),
 )
 

@@ -20,7 +20,7 @@ from netwright.bench.entrant import enter, enter_all
 from netwright.bench.plan import make_plan
 from netwright.bench.request import ArmSpec, Terms, make_request, parse_arm, slots_of
 from netwright.core.errors import BadInput, NetwrightError, UnknownName
-from netwright.core.kind import OPTIMIZER, SCHEDULE
+from netwright.core.kind import LOSS, OPTIMIZER, SCHEDULE
 from netwright.engine.task import Task
 
 
@@ -42,7 +42,7 @@ def test_a_task_says_what_it_was_given() -> None:
     assert made.evals[-1] == made.steps == 20
     assert made.lr == (1e-3, 1e-1, pytest.approx(1e-2))
     assert task(lr=(1e-3, 1e-1, 5e-2)).lr[2] == 5e-2
-    assert {"rule", "activation"} <= set(slots_of(made)) and slots_of(task(slot=None)) == ("rule", OPTIMIZER, SCHEDULE)
+    assert {"rule", "activation"} <= set(slots_of(made)) and slots_of(task(slot=None)) == ("rule", LOSS, OPTIMIZER, SCHEDULE)
     data = made.data(3)
     assert [len(data.split(key)[0]) for key in ("train", "val", "test")] == [ROWS] * 3
     assert torch.equal(data.split("val")[0], points("val")[0])
