@@ -90,7 +90,7 @@ def test_twenty_steps_of_plain_sgd_agree(name):
 
 
 @pytest.mark.parametrize(
-    "optimizer", sampled(p for p in catalogue.parts("optimizer") if OPTIMIZER in p.slots()), ids=lambda p: p.name
+    "optimizer", [p for p in sampled(catalogue.parts("optimizer")) if OPTIMIZER in p.slots()], ids=lambda p: p.name
 )
 def test_copies_step_as_single_ones_do_each_at_its_own_rate(optimizer):
     if optimizer.why_not_stackable:
